@@ -1,0 +1,60 @@
+# Everything a newcomer types. `make help` lists it; each target makes `.venv` first when it must.
+#
+# Written for any POSIX make. To choose the interpreter of `.venv`: make setup PYTHON=/path/to/python3
+
+.POSIX:
+.PHONY: help setup demo test check check-style check-types check-layers check-docs bench docs clean
+
+VENV = .venv
+RUN = $(VENV)/bin/python
+PYTEST_FLAGS =
+SOURCES = src tests tools examples benchmarks
+
+help: ## list these targets
+	@echo "Lichen: a ledger for machine learning that pays for itself in kilowatt-hours."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv with everything a developer needs
+	@PYTHON="$(PYTHON)" sh tools/prepare dev demo corpus
+
+demo: ## the report's story, told on real clinical data (under two minutes)
+	@PYTHON="$(PYTHON)" sh tools/prepare demo
+	@$(RUN) examples/demo.py
+
+test: setup ## the whole test suite
+	@$(RUN) -m pytest $(PYTEST_FLAGS)
+
+check: check-style check-types check-layers check-docs ## style, types, layers, docs
+
+check-style: setup ## ruff: rules and layout
+	@echo "[check] ruff"
+	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --check --quiet .
+
+check-types: setup ## mypy, strict
+	@echo "[check] mypy"
+	@$(RUN) -m mypy --no-error-summary $(SOURCES)
+
+check-layers: setup ## import-linter: imports run downward only
+	@echo "[check] import-linter"
+	@$(VENV)/bin/lint-imports --no-logo
+
+check-docs: setup ## generated pages, links, titles, tidiness
+	@echo "[check] reference pages"
+	@$(RUN) tools/reference_pages.py --check
+	@$(RUN) -m pytest -q --no-header tests/docs tests/tidy -m "not executes_docs"
+
+bench: setup ## every published figure, measured again (many minutes)
+	@$(RUN) benchmarks/run_all.py
+
+docs: ## reference pages from the code, then the HTML site in site/
+	@PYTHON="$(PYTHON)" sh tools/prepare docs
+	@$(RUN) tools/reference_pages.py
+	@$(RUN) -m mkdocs build --strict --quiet
+	@echo "[docs] open site/index.html"
+
+clean: ## remove what the targets above made; ledgers and keys stay
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf src/*.egg-info
+	find src tests tools examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
