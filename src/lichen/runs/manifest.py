@@ -1,0 +1,226 @@
+"""The manifest: everything the result of a run depended on, and what came out.
+
+The manifest is an artefact (canonical JSON, sealed with the group key in a private ledger); the run's entry names it by CID. From its
+sections follow the five *parts* that stand in the entry, and from the parts the fingerprints: ``exact`` over all
+five, ``same-work`` over all but the seed. Nothing in a fingerprint is believed: the contract derives both from the parts.
+
+Names are manifest names (see ``project``), digests are SHA-256 as unpadded base64url text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lichen.crypto.sealed import keyed_digest
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json, parse_canonical
+from lichen.errors import EncodingError
+
+__all__ = ["MANIFEST_VERSION", "Manifest", "Output", "command_key", "family_key"]
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file a run made.
+
+    Args:
+        name: Manifest name of its path.
+        sha256: Digest of its bytes, 32 bytes.
+        cid: CID text under which the store holds it.
+        size_bytes: Size.
+        mode: Permission bits, as ``stat.S_IMODE`` gives them.
+    """
+
+    name: str
+    sha256: bytes
+    cid: str
+    size_bytes: int
+    mode: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form it has in a manifest."""
+        return {
+            "name": self.name, "sha256": b64u(self.sha256), "cid": self.cid, "size": self.size_bytes, "mode": self.mode
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Output:
+        """Read the form it has in a manifest.
+
+        Raises:
+            EncodingError: A field is missing or not of its type.
+        """
+        from lichen.encoding.base import b64u_decode
+
+        try:
+            digest = b64u_decode(value["sha256"])
+            fields = (str(value["name"]), digest, str(value["cid"]), int(value["size"]), int(value["mode"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EncodingError(f"an output in a manifest lacks a field: {error}") from error
+        return cls(*fields)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run depended on and what it made.
+
+    Args:
+        command: Canonical command line; seed values are cut out.
+        cwd: Working directory as a manifest name.
+        family: Script and kind of interpreter.
+        seeds: Values of what is only a seed.
+        parameters: Arguments by name, for people; already inside ``command``.
+        code: Digest by name of every project source the run imported or executed.
+        data: Digest by name of every other file read; ``{stdin}`` for piped input.
+        absent: Names looked for and not found.
+        present: Kind by name of what was looked at but not read: ``directory``, ``other`` or a file's size in bytes.
+        listings: Digest by name of directory listings read.
+        modules: Digest by directory of the importable names in it among those the run imported: a new file there could
+            stand in a module's place.
+        variables: Environment variables that decided something, with their values; None means unset.
+        environment: Interpreter, architecture and drivers.
+        distributions: Versions of imported distributions.
+        executables: Digest by name of programs run beside the interpreter.
+        outputs: Files made.
+        detail: CID text of the deletable detail artefact, or None.
+    """
+
+    command: tuple[str, ...]
+    cwd: str
+    family: tuple[str, ...]
+    seeds: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    present: Mapping[str, str] = field(default_factory=dict)
+    listings: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    executables: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    detail: str | None = None
+
+    def section(self, part: str) -> dict[str, Any]:
+        """Return the content one part of the fingerprint is computed from.
+
+        Args:
+            part: ``command``, ``code``, ``data``, ``rest`` or ``seed``.
+        """
+        if part == "command":
+            return {"command": list(self.command), "cwd": self.cwd}
+        if part == "code":
+            return dict(self.code)
+        if part == "data":
+            return dict(self.data)
+        if part == "seed":
+            return dict(self.seeds)
+        return {
+            "absent": list(self.absent), "present": dict(self.present), "listings": dict(self.listings),
+            "modules": dict(self.modules), "variables": dict(self.variables), "environment": dict(self.environment),
+            "distributions": dict(self.distributions), "executables": dict(self.executables),
+        }  # fmt: skip
+
+    def parts(self, group_key: bytes | None) -> dict[str, str]:
+        """Compute the five parts of the fingerprint.
+
+        Args:
+            group_key: HMAC key of a private ledger; None in a public one.
+
+        Returns:
+            Part name to base64url digest.
+        """
+        return {
+            part: b64u(keyed_digest(group_key, f"lichen part {part} v1", canonical_json(self.section(part))))
+            for part in ("command", "code", "data", "rest", "seed")
+        }
+
+    def shape(self) -> bytes:
+        """Return a digest of what has to be looked at now to recompute the parts: names without their values."""
+        names = {
+            "code": sorted(self.code), "data": sorted(self.data), "absent": sorted(self.absent),
+            "present": sorted(self.present), "listings": sorted(self.listings),
+            "modules": sorted(self.modules), "variables": sorted(self.variables),
+            "environment": sorted(self.environment), "distributions": sorted(self.distributions),
+            "executables": sorted(self.executables), "outputs": sorted(output.name for output in self.outputs),
+        }  # fmt: skip
+        return hashlib.sha256(canonical_json(names)).digest()
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical JSON of the artefact."""
+        value = {
+            "manifest": MANIFEST_VERSION, "command": list(self.command), "cwd": self.cwd, "family": list(self.family),
+            "seeds": dict(self.seeds), "parameters": dict(self.parameters), "code": dict(self.code),
+            "data": dict(self.data), **self.section("rest"), "outputs": [output.to_json() for output in self.outputs],
+            "detail": self.detail,
+        }  # fmt: skip
+        return canonical_json(value)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Read a manifest artefact.
+
+        Raises:
+            EncodingError: Not canonical JSON, another version, or a section of the wrong shape.
+        """
+        value = parse_canonical(data)
+        if not isinstance(value, dict) or value.get("manifest") != MANIFEST_VERSION:
+            raise EncodingError(
+                f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
+            )
+        lists = {key: _strings(value, key) for key in ("command", "family", "absent")}
+        maps = {key: _mapping(value, key) for key in _MAP_SECTIONS}
+        outputs = value.get("outputs")
+        if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):
+            raise EncodingError("a manifest lacks its outputs or working directory")
+        detail = value.get("detail")
+        return cls(
+            cwd=value["cwd"],
+            outputs=tuple(Output.from_json(output) for output in outputs),
+            detail=detail if isinstance(detail, str) else None,
+            **lists,  # type: ignore[arg-type] - checked above, section by section
+            **maps,
+        )
+
+    def without_detail(self) -> Manifest:
+        """Return the manifest without its pointer to the detail artefact."""
+        return replace(self, detail=None)
+
+
+_MAP_SECTIONS = (
+    "seeds", "parameters", "code", "data", "present", "listings", "modules",
+    "variables", "environment", "distributions", "executables",
+)  # fmt: skip
+
+
+def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = value.get(key)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise EncodingError(f"section {key!r} of a manifest is not a list of strings")
+    return tuple(found)
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = value.get(key)
+    allowed = (str, type(None)) if key == "variables" else (str,)
+    if not isinstance(found, dict) or not all(isinstance(item, allowed) for item in found.values()):
+        raise EncodingError(f"section {key!r} of a manifest is not a table of strings")
+    return found
+
+
+def command_key(command: tuple[str, ...], cwd: str, group_key: bytes | None) -> bytes:
+    """Return the first-level key, 32 bytes: what was asked, before anything is known of what it reads."""
+    section = {"command": list(command), "cwd": cwd}
+    return keyed_digest(group_key, "lichen part command v1", canonical_json(section))
+
+
+def family_key(family: tuple[str, ...], group_key: bytes | None) -> bytes:
+    """Return the key of all requests for one script, 32 bytes."""
+    return keyed_digest(group_key, "lichen family v1", canonical_json(list(family)))

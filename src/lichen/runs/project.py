@@ -1,0 +1,156 @@
+"""The project: the directory a run belongs to, and how its paths are named in the ledger.
+
+A path inside the project is named ``{project}/…``, so that a colleague's checkout elsewhere gives equal names. Paths outside keep
+their absolute form. Names on disk that are not UTF-8 are carried as Python carries them (surrogate escapes) and
+written with ``\\udcXX`` made visible as ``%XX``, so that every manifest is valid JSON.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from lichen.errors import NotALedgerError
+from lichen.runs.config import PROJECT_FILE, ProjectConfig, UserConfig
+from lichen.runs.ignore import IgnoreRules
+
+__all__ = ["LEDGER_DIRECTORY", "PROJECT_MARK", "Project", "locate_ledger"]
+
+LEDGER_DIRECTORY = ".lichen"
+PROJECT_MARK = "{project}"
+_ROOT_SIGNS = (PROJECT_FILE, LEDGER_DIRECTORY, ".git", "pyproject.toml")
+_ALWAYS_IGNORED = ("__pycache__/", f"{LEDGER_DIRECTORY}/", ".git/", ".hg/", ".ipynb_checkpoints/", "*.pyc")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project root with its settings.
+
+    Args:
+        root: Absolute, resolved directory.
+        config: What ``lichen.toml`` says.
+        extra_ignore: Patterns given on the command line.
+    """
+
+    root: Path
+    config: ProjectConfig = field(default_factory=ProjectConfig)
+    extra_ignore: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, start: Path, *, extra_ignore: Iterable[str] = ()) -> Project:
+        """Find the project around a directory: the nearest parent with a project sign, else the directory itself.
+
+        Signs are ``lichen.toml``, ``.lichen``, ``.git`` and ``pyproject.toml``, looked for upward; the home directory and
+        the file system's root are never taken for a project because of a stray sign.
+        """
+        start = start.resolve()
+        home = Path.home()
+        root = start
+        for candidate in (start, *start.parents):
+            if candidate in (home, Path(candidate.anchor)) and candidate != start:
+                break
+            if any((candidate / sign).exists() for sign in _ROOT_SIGNS):
+                root = candidate
+                break
+        return cls(root, ProjectConfig.read(root), tuple(extra_ignore))
+
+    @cached_property
+    def _ignore(self) -> IgnoreRules:
+        lines = [*_ALWAYS_IGNORED, *self.config.ignore]
+        file = self.root / ".lichenignore"
+        if file.is_file():
+            lines += file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return IgnoreRules.parse([*lines, *self.extra_ignore])
+
+    @cached_property
+    def _prefix(self) -> str:
+        return str(self.root).rstrip("/") + "/"
+
+    def contains(self, path: str) -> bool:
+        """Say whether an absolute path lies in the project."""
+        return path.startswith(self._prefix) or path == str(self.root)
+
+    def is_ignored(self, path: str) -> bool:
+        """Say whether an absolute path is left out of inputs and outputs."""
+        relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
+        return self._ignore.is_ignored(relative)
+
+    def name_of(self, path: str) -> str:
+        """Return the name under which an absolute path stands in a manifest."""
+        if path == str(self.root):
+            return PROJECT_MARK
+        if path.startswith(self._prefix):
+            path = f"{PROJECT_MARK}/{path[len(self._prefix) :]}"
+        return visible(path)
+
+    def path_of(self, name: str) -> str:
+        """Return the absolute path a manifest name stands for here; the inverse of :meth:`name_of`."""
+        raw = invisible(name)
+        if raw == PROJECT_MARK:
+            return str(self.root)
+        if raw.startswith(PROJECT_MARK + "/"):
+            return self._prefix + raw[len(PROJECT_MARK) + 1 :]
+        return raw
+
+    def generalise(self, text: str) -> str:
+        """Replace the project root inside a text, so that equal work elsewhere reads the same."""
+        return visible(text.replace(self._prefix, PROJECT_MARK + "/").replace(str(self.root), PROJECT_MARK))
+
+
+def visible(path: str) -> str:
+    """Make undecodable bytes of a path visible: ``%`` becomes ``%25`` and byte 0xFF becomes ``%FF``."""
+    if "%" not in path and path.isascii():
+        return path
+    raw = path.replace("%", "%25")
+    return "".join(f"%{ord(char) - 0xDC00:02X}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in raw)
+
+
+def invisible(name: str) -> str:
+    """Undo :func:`visible`."""
+    if "%" not in name:
+        return name
+    head, *rest = name.split("%")
+    parts = [head]
+    for piece in rest:
+        code = int(piece[:2], 16)
+        parts.append(("%" if code == 0x25 else chr(0xDC00 + code)) + piece[2:])
+    return "".join(parts)
+
+
+def locate_ledger(option: str | None, project: Project, user: UserConfig) -> Path:
+    """Say which ledger directory a command means.
+
+    Looked for in this order: the option, ``LICHEN_LEDGER``, ``ledger`` in ``lichen.toml``, the nearest ``.lichen`` upward,
+    ``ledger.default`` of the user.
+
+    Raises:
+        NotALedgerError: None of these names one.
+    """
+    named = option or os.environ.get("LICHEN_LEDGER")
+    if named:
+        return _ledger_directory(Path(named).expanduser())
+    if project.config.ledger:
+        return _ledger_directory(project.root / Path(project.config.ledger).expanduser())
+    cwd = Path.cwd()
+    for candidate in (cwd, *cwd.parents):
+        if (candidate / LEDGER_DIRECTORY / "ledger.sqlite").exists():
+            return candidate / LEDGER_DIRECTORY
+    default = user.get_text("ledger.default")
+    if default:
+        return _ledger_directory(Path(default).expanduser())
+    raise NotALedgerError(
+        f"no ledger in {cwd} or above it",
+        remedy="Run `lichen init` here, or name one with --ledger DIR or LICHEN_LEDGER.",
+    )
+
+
+def _ledger_directory(path: Path) -> Path:
+    """Accept the ledger directory, the project around it, or the file in it."""
+    if path.name == "ledger.sqlite":
+        return path.parent
+    if (path / LEDGER_DIRECTORY / "ledger.sqlite").exists() and not (path / "ledger.sqlite").exists():
+        return path / LEDGER_DIRECTORY
+    return path
