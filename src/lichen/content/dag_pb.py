@@ -1,0 +1,90 @@
+"""The node format that joins raw blocks into files and directories: dag-pb carrying UnixFS.
+
+Only what naming needs: encoding. The bytes are one protobuf message with links first and data last, which is the one
+order the format allows.
+
+Source:
+    https://ipld.io/specs/codecs/dag-pb/spec/ and https://specs.ipfs.tech/unixfs/. Differs: no mode, no mtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from lichen.content.cid import DAG_PB, RAW, SHA256_PREFIX
+
+__all__ = ["Link", "directory_data", "encode_node", "encode_varint", "file_data", "symlink_data"]
+
+RAW_CID_PREFIX = bytes([1, RAW]) + SHA256_PREFIX
+NODE_CID_PREFIX = bytes([1, DAG_PB]) + SHA256_PREFIX
+
+TYPE_DIRECTORY = 1
+TYPE_FILE = 2
+TYPE_SYMLINK = 4
+
+
+class Link(NamedTuple):
+    """A node's pointer to another raw block.
+
+    Args:
+        cid: Binary CID of the block, 36 bytes.
+        content_size: Bytes of file content below the link.
+        total_size: Bytes of all raw blocks below the link, nodes included (dag-pb's ``Tsize``).
+        name: File name in a directory; empty inside a file.
+    """
+
+    cid: bytes
+    content_size: int
+    total_size: int
+    name: bytes = b""
+
+
+def encode_varint(value: int) -> bytes:
+    """Encode a non-negative integer, seven bits per byte, least significant first."""
+    if value < 0x80:
+        return bytes([value])
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def encode_node(links: Iterable[Link], data: bytes) -> bytes:
+    """Encode one node.
+
+    Args:
+        links: In the order they are to be written.
+        data: The UnixFS message.
+    """
+    parts: list[bytes] = []
+    for link in links:
+        body = b"".join((
+            b"\x0a", encode_varint(len(link.cid)), link.cid,
+            b"\x12", encode_varint(len(link.name)), link.name,
+            b"\x18", encode_varint(link.total_size),
+        ))  # fmt: skip
+        parts += (b"\x12", encode_varint(len(body)), body)
+    parts += (b"\x0a", encode_varint(len(data)), data)
+    return b"".join(parts)
+
+
+def file_data(child_sizes: Iterable[int]) -> bytes:
+    """UnixFS message of a file node whose children hold these many bytes each."""
+    sizes = list(child_sizes)
+    parts = [bytes([0x08, TYPE_FILE, 0x18]), encode_varint(sum(sizes))]
+    for size in sizes:
+        parts += (b"\x20", encode_varint(size))
+    return b"".join(parts)
+
+
+def directory_data() -> bytes:
+    """UnixFS message of a plain directory."""
+    return bytes([0x08, TYPE_DIRECTORY])
+
+
+def symlink_data(target: bytes) -> bytes:
+    """UnixFS message of a symbolic link to ``target``."""
+    return bytes([0x08, TYPE_SYMLINK, 0x12]) + encode_varint(len(target)) + target
