@@ -80,13 +80,15 @@ class Manifest:
         absent: Names looked for and not found.
         present: Kind by name of what was looked at but not read: ``directory``, ``other`` or a file's size in bytes.
         listings: Digest by name of directory listings read.
-        modules: Digest by directory of the importable names in it among those the run imported: a new file there could
-            stand in a module's place.
+        imports: Top-level module names the run asked for, found or not.
+        modules: By directory, which of ``imports`` could be found in it (comma separated): a new file there could stand in
+            a module's place.
         variables: Environment variables that decided something, with their values; None means unset.
         environment: Interpreter, architecture and drivers.
         distributions: Versions of imported distributions.
         executables: Digest by name of programs run beside the interpreter.
         outputs: Files made.
+        directories: Directories made that stood at the end.
         detail: CID text of the deletable detail artefact, or None.
     """
 
@@ -100,12 +102,14 @@ class Manifest:
     absent: tuple[str, ...] = ()
     present: Mapping[str, str] = field(default_factory=dict)
     listings: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
     modules: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str | None] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
     executables: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
+    directories: tuple[str, ...] = ()
     detail: str | None = None
 
     def section(self, part: str) -> dict[str, Any]:
@@ -147,9 +151,10 @@ class Manifest:
         names = {
             "code": sorted(self.code), "data": sorted(self.data), "absent": sorted(self.absent),
             "present": sorted(self.present), "listings": sorted(self.listings),
-            "modules": sorted(self.modules), "variables": sorted(self.variables),
+            "modules": sorted(self.modules), "imports": sorted(self.imports), "variables": sorted(self.variables),
             "environment": sorted(self.environment), "distributions": sorted(self.distributions),
             "executables": sorted(self.executables), "outputs": sorted(output.name for output in self.outputs),
+            "directories": sorted(self.directories),
         }  # fmt: skip
         return hashlib.sha256(canonical_json(names)).digest()
 
@@ -158,7 +163,8 @@ class Manifest:
         value = {
             "manifest": MANIFEST_VERSION, "command": list(self.command), "cwd": self.cwd, "family": list(self.family),
             "seeds": dict(self.seeds), "parameters": dict(self.parameters), "code": dict(self.code),
-            "data": dict(self.data), **self.section("rest"), "outputs": [output.to_json() for output in self.outputs],
+            "data": dict(self.data), **self.section("rest"), "imports": list(self.imports),
+            "directories": list(self.directories), "outputs": [output.to_json() for output in self.outputs],
             "detail": self.detail,
         }  # fmt: skip
         return canonical_json(value)
@@ -175,7 +181,7 @@ class Manifest:
             raise EncodingError(
                 f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
             )
-        lists = {key: _strings(value, key) for key in ("command", "family", "absent")}
+        lists = {key: _strings(value, key) for key in ("command", "family", "absent", "imports", "directories")}
         maps = {key: _mapping(value, key) for key in _MAP_SECTIONS}
         outputs = value.get("outputs")
         if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):

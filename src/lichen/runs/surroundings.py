@@ -1,0 +1,249 @@
+"""What a manifest's items look like now, on this machine, in this project.
+
+The same functions describe an item when a run has been watched and when a later request is compared with it, so the
+two can only differ when the world does. A comparison that cannot be made (an unreadable file, an interpreter that
+does not answer) is a difference, never a match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
+from lichen.errors import LichenError
+from lichen.runs.interpreter import Interpreter, distribution_versions
+from lichen.runs.manifest import Manifest
+from lichen.runs.project import Project
+
+__all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "first_difference"]
+
+STDIN = "{stdin}"
+MISSING = "missing"
+ALWAYS_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
+    "PYTHONPATH", "TZ",
+)  # fmt: skip
+"""Variables that interpreters and numerical libraries read where no trace sees it; part of every manifest."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first item in which a request differs from an earlier run.
+
+    Args:
+        section: Section of the manifest, such as ``data``.
+        name: Name of the item in it.
+        before: What the run saw; None when it did not see the item.
+        now: What is there; None when it is not there.
+    """
+
+    section: str
+    name: str
+    before: str | None
+    now: str | None
+
+    def describe(self) -> str:
+        """Say the difference in one line."""
+        if self.section == "absent":
+            return f"{self.name} exists now; the earlier run found nothing there"
+        if self.section == "listings":
+            return f"the listing of {self.name} changed"
+        if self.section == "modules":
+            return f"{self.name} could now supply other modules: {self.now or 'none'} instead of {self.before or 'none'}"
+        if self.section in ("code", "data", "executables"):
+            if self.now in (None, MISSING):
+                return f"{self.name} is gone"
+            return f"{self.name} changed" if self.before else f"{self.name} is new"
+        noun = {
+            "variables": "variable", "distributions": "installed version of", "environment": "environment:",
+            "present": "", "seed": "seed", "command": "command",
+        }[self.section]  # fmt: skip
+        before = "unset" if self.before is None else self.before
+        now = "unset" if self.now is None else self.now
+        return f"{noun} {self.name} is {now}, was {before}".strip()
+
+
+@dataclass
+class Surroundings:
+    """What is there now.
+
+    Args:
+        project: Names paths.
+        hash_file: Returns the SHA-256 of a regular file, 32 bytes; raises LichenError or OSError.
+        interpreter: What the command's interpreter says of itself; None when it is no Python or does not answer.
+        environ: Environment the command will see.
+        stdin_digest: SHA-256 of piped input; None when there is none.
+    """
+
+    project: Project
+    hash_file: Callable[[str], bytes]
+    interpreter: Interpreter | None
+    environ: Mapping[str, str]
+    stdin_digest: bytes | None = None
+    _digests: dict[str, str] = field(default_factory=dict)
+    _listings: dict[str, list[str] | None] = field(default_factory=dict)
+
+    def digest_of(self, name: str) -> str:
+        """Return the digest text of a file by manifest name, or ``missing``."""
+        if name not in self._digests:
+            self._digests[name] = self._hash(name)
+        return self._digests[name]
+
+    def _hash(self, name: str) -> str:
+        if name == STDIN:
+            return b64u(self.stdin_digest) if self.stdin_digest is not None else MISSING
+        path = self.project.path_of(name)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return MISSING
+            return b64u(self.hash_file(path))
+        except (OSError, LichenError, ValueError):
+            return MISSING
+
+    def presence_of(self, name: str) -> str:
+        """Say what stands at a name without reading it: ``directory``, ``other``, a size in bytes, or ``missing``."""
+        try:
+            info = os.stat(self.project.path_of(name))
+        except (OSError, ValueError):
+            return MISSING
+        if stat.S_ISDIR(info.st_mode):
+            return "directory"
+        return str(info.st_size) if stat.S_ISREG(info.st_mode) else "other"
+
+    def _entries(self, name: str) -> list[str] | None:
+        if name not in self._listings:
+            try:
+                with os.scandir(self.project.path_of(name)) as entries:
+                    self._listings[name] = sorted(entry.name for entry in entries)
+            except OSError:
+                self._listings[name] = None
+        return self._listings[name]
+
+    def listing_of(self, name: str, made: Iterable[str]) -> str:
+        """Digest a directory's names, leaving out what the run itself made and what is ignored.
+
+        Args:
+            name: Manifest name of the directory.
+            made: Manifest names of the run's outputs and directories.
+        """
+        entries = self._entries(name)
+        if entries is None:
+            return MISSING
+        path = self.project.path_of(name)
+        own = set(made)
+        kept = [
+            visible
+            for entry in entries
+            if not self.project.is_ignored(f"{path}/{entry}")
+            and (visible := self.project.name_of(f"{path}/{entry}")) not in own
+        ]
+        return b64u(hashlib.sha256(canonical_json(kept)).digest())
+
+    def modules_in(self, name: str, imports: frozenset[str]) -> str:
+        """Name the modules among ``imports`` that a directory could supply, comma separated."""
+        stems = {entry.partition(".")[0] for entry in self._entries(name) or () if _is_importable(entry)}
+        return ",".join(sorted(stems & imports))
+
+    def variable(self, name: str) -> str | None:
+        """Return a variable with the project root generalised, or None when unset."""
+        value = self.environ.get(name)
+        if name == "PYTHONPATH" and value:
+            value = os.pathsep.join(part for part in value.split(os.pathsep) if part)
+        return None if value is None else self.project.generalise(value)
+
+    def versions_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the installed versions of distributions, ``-`` for those not there."""
+        return dict(distribution_versions(names, self.interpreter.path if self.interpreter else ()))
+
+    def environment_of(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return interpreter, architecture and driver facts by name."""
+        known = self.interpreter.to_environment() if self.interpreter else {"machine": os.uname().machine}
+        if (driver := _nvidia_driver()) is not None:
+            known["nvidia_driver"] = driver
+        return {key: known.get(key, MISSING) for key in keys}
+
+    def redo(self, manifest: Manifest) -> Manifest:
+        """Describe every item of a manifest as it is now.
+
+        Args:
+            manifest: An earlier run's.
+
+        Returns:
+            The same items with today's values. An absent name that now exists is kept only when it is something the run itself
+            made; the caller then compares its content with what the run made.
+        """
+        made = {output.name for output in manifest.outputs} | set(manifest.directories)
+        imports = frozenset(manifest.imports)
+        still_absent = tuple(name for name in manifest.absent if name in made or self.presence_of(name) == MISSING)
+        return replace(
+            manifest,
+            code={name: self.digest_of(name) for name in manifest.code},
+            data={name: self.digest_of(name) for name in manifest.data},
+            absent=still_absent,
+            present={name: self.presence_of(name) for name in manifest.present},
+            listings={name: self.listing_of(name, made) for name in manifest.listings},
+            modules={name: self.modules_in(name, imports) for name in manifest.modules},
+            variables={name: self.variable(name) for name in manifest.variables},
+            environment=self.environment_of(manifest.environment),
+            distributions=self.versions_of(manifest.distributions),
+            executables={name: self.digest_of(name) for name in manifest.executables},
+        )
+
+    def contradicts_own_outputs(self, manifest: Manifest) -> str | None:
+        """Return the first name that the run found absent, made, and that is now something else.
+
+        Such a name decided something while it was absent; it may stand there again only as the run left it.
+        """
+        outputs = {output.name: output for output in manifest.outputs}
+        for name in manifest.absent:
+            presence = self.presence_of(name)
+            if presence == MISSING:
+                continue
+            output = outputs.get(name)
+            if output is None and presence == "directory":
+                continue
+            if output is None or self.digest_of(name) != b64u(output.sha256):
+                return name
+        return None
+
+
+def _is_importable(entry: str) -> bool:
+    return entry.endswith((".py", ".pyc", ".so", ".pyd")) or "." not in entry
+
+
+def _nvidia_driver() -> str | None:
+    try:
+        return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace").splitlines()[0][:120]
+    except (OSError, IndexError):
+        return None
+
+
+def first_difference(before: Manifest, now: Manifest) -> Difference | None:
+    """Find the first item in which two manifests differ, code before data before the rest.
+
+    Returns:
+        The difference a person would look at first, or None.
+    """
+    if before.command != now.command or before.cwd != now.cwd:
+        return Difference("command", "", " ".join(before.command), " ".join(now.command))
+    for name in before.absent:
+        if name not in now.absent:
+            return Difference("absent", name, None, "there")
+    sections = ("code", "data", "present", "listings", "modules", "variables", "distributions", "environment", "executables")
+    for section in sections:
+        old: Mapping[str, str | None] = getattr(before, section)
+        new: Mapping[str, str | None] = getattr(now, section)
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                return Difference(section, name, old.get(name), new.get(name))
+    for name in sorted(before.seeds.keys() | now.seeds.keys()):
+        if before.seeds.get(name) != now.seeds.get(name):
+            return Difference("seed", name, before.seeds.get(name), now.seeds.get(name))
+    return None

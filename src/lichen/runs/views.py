@@ -1,0 +1,195 @@
+"""Query tables over the ledger's entries: runs, what they read and reached, artefacts, reuse, flags, lineage.
+
+Filled inside the transaction that appends the entry, rebuilt from the entries when this file's versions change. Only what entries
+say is here; what lies in manifests (file names, parameters) is in the local index instead.
+
+``view_work`` answers "which runs on this data reached this metric, cheapest first" as one range scan: one row per
+(data digest, metric), ordered by joules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lichen.encoding.base import b64u_decode
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from lichen.ledger.ports import Record, View
+
+__all__ = ["ArtefactsView", "ReuseView", "RunsView", "default_views", "exact_fingerprint", "same_work_fingerprint"]
+
+
+def exact_fingerprint(parts: Mapping[str, str]) -> bytes:
+    """Derive the ``exact`` fingerprint, 32 bytes, from the parts in an entry."""
+    from lichen.contracts.registry import exact_fingerprint as derive
+
+    return derive(parts)
+
+
+def same_work_fingerprint(parts: Mapping[str, str]) -> bytes:
+    """Derive the ``same-work`` fingerprint, 32 bytes, from the parts in an entry."""
+    from lichen.contracts.registry import same_work_fingerprint as derive
+
+    return derive(parts)
+
+
+def _name_id(connection: sqlite3.Connection, name: str | bytes) -> int:
+    """Return the small number that stands for a metric name or data digest."""
+    row = connection.execute("SELECT id FROM view_name WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        row = connection.execute("INSERT INTO view_name (name) VALUES (?) RETURNING id", (name,)).fetchone()
+    return int(row[0])
+
+
+class RunsView:
+    """One row per run, one per (data, metric) pair, one per output file."""
+
+    name = "runs"
+    version = 1
+    kinds = frozenset({"run"})
+    ddl: Sequence[str] = (
+        """CREATE TABLE IF NOT EXISTS view_run (
+            idx INTEGER PRIMARY KEY, member TEXT NOT NULL, status TEXT NOT NULL, reusable INTEGER NOT NULL, reason TEXT,
+            time_unix_ms INTEGER NOT NULL, command BLOB NOT NULL, family BLOB NOT NULL, code BLOB NOT NULL, data BLOB NOT NULL,
+            exact BLOB NOT NULL, same_work BLOB NOT NULL, energy_joules REAL NOT NULL, relative_u95 REAL NOT NULL,
+            duration_seconds REAL NOT NULL, method TEXT NOT NULL, boundary TEXT NOT NULL, zone TEXT, exit_status INTEGER,
+            manifest TEXT NOT NULL, metrics TEXT NOT NULL) STRICT""",
+        "CREATE INDEX IF NOT EXISTS view_run_exact ON view_run (exact, idx)",
+        "CREATE INDEX IF NOT EXISTS view_run_same_work ON view_run (same_work, idx)",
+        "CREATE INDEX IF NOT EXISTS view_run_command ON view_run (command, idx)",
+        "CREATE INDEX IF NOT EXISTS view_run_family ON view_run (family, idx)",
+        "CREATE TABLE IF NOT EXISTS view_name (id INTEGER PRIMARY KEY, name ANY NOT NULL UNIQUE) STRICT",
+        """CREATE TABLE IF NOT EXISTS view_work (
+            data_id INTEGER NOT NULL, metric_id INTEGER NOT NULL, energy_joules REAL NOT NULL, idx INTEGER NOT NULL,
+            value REAL NOT NULL, PRIMARY KEY (data_id, metric_id, energy_joules, idx)) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE IF NOT EXISTS view_output (
+            sha256 BLOB NOT NULL, idx INTEGER NOT NULL, name TEXT NOT NULL,
+            PRIMARY KEY (sha256, idx, name)) STRICT, WITHOUT ROWID""",
+    )
+
+    def insert(self, connection: sqlite3.Connection, record: Record) -> None:
+        """Add a run."""
+        said = record.predicate
+        parts: Mapping[str, str] = said["parts"]
+        energy: Mapping[str, Any] = said["energy"]
+        metrics: Mapping[str, float] = said["metrics"]
+        connection.execute(
+            "INSERT INTO view_run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                record.place, record.member, said["status"], int(said["reusable"]), said.get("reason"),
+                said["time_unix_ms"], b64u_decode(parts["command"]), b64u_decode(said["family"]),
+                b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact_fingerprint(parts),
+                same_work_fingerprint(parts), float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
+                energy["method"], energy["boundary"], energy.get("zone"), said.get("exit_status"), said["manifest"],
+                json.dumps(dict(metrics), separators=(",", ":")),
+            ),
+        )  # fmt: skip
+        for subject in record.statement.subjects:
+            if subject.name not in ("manifest", "outputs"):
+                connection.execute(
+                    "INSERT OR IGNORE INTO view_output VALUES (?,?,?)", (subject.sha256, record.place, subject.name)
+                )
+        if said["status"] in ("failed", "interrupted"):
+            return
+        metric_ids = [(_name_id(connection, name), float(value)) for name, value in metrics.items()]
+        for digest in said["data"]:
+            data_id = _name_id(connection, b64u_decode(digest))
+            connection.executemany(
+                "INSERT OR IGNORE INTO view_work VALUES (?,?,?,?,?)",
+                [(data_id, metric_id, float(energy["joules"]), record.place, value) for metric_id, value in metric_ids],
+            )
+
+
+class ArtefactsView:
+    """Published data, models and evaluations, and the lineage edges between entries."""
+
+    name = "artefacts"
+    version = 1
+    kinds = frozenset({"data", "model", "evaluation", "flag", "withdraw", "dispute"})
+    ddl: Sequence[str] = (
+        """CREATE TABLE IF NOT EXISTS view_artefact (
+            idx INTEGER PRIMARY KEY, kind TEXT NOT NULL, member TEXT NOT NULL, name TEXT NOT NULL, cid TEXT,
+            sha256 BLOB NOT NULL, time_unix_ms INTEGER NOT NULL, energy_joules REAL, declared INTEGER NOT NULL, metrics TEXT NOT NULL) STRICT""",
+        "CREATE INDEX IF NOT EXISTS view_artefact_sha256 ON view_artefact (sha256)",
+        "CREATE INDEX IF NOT EXISTS view_artefact_cid ON view_artefact (cid)",
+        "CREATE INDEX IF NOT EXISTS view_artefact_name ON view_artefact (name)",
+        """CREATE TABLE IF NOT EXISTS view_edge (
+            child INTEGER NOT NULL, parent INTEGER NOT NULL, relation TEXT NOT NULL,
+            PRIMARY KEY (child, parent, relation)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX IF NOT EXISTS view_edge_parent ON view_edge (parent)",
+        """CREATE TABLE IF NOT EXISTS view_flag (
+            idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, member TEXT NOT NULL, said TEXT NOT NULL) STRICT""",
+        "CREATE INDEX IF NOT EXISTS view_flag_target ON view_flag (target)",
+        """CREATE TABLE IF NOT EXISTS view_withdrawn (
+            target INTEGER PRIMARY KEY, idx INTEGER NOT NULL, reason TEXT NOT NULL) STRICT""",
+    )
+
+    def insert(self, connection: sqlite3.Connection, record: Record) -> None:
+        """Add a published artefact, a flag, a withdrawal or a dispute."""
+        said = record.predicate
+        if record.kind in ("flag", "dispute"):
+            target = int(said["of"])
+            text = json.dumps({key: said[key] for key in said if key not in _COMMON}, ensure_ascii=False)
+            connection.execute("INSERT INTO view_flag VALUES (?,?,?,?)", (record.place, target, record.member, text))
+            return
+        if record.kind == "withdraw":
+            connection.execute(
+                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)",
+                (int(said["of"]), record.place, str(said.get("reason", ""))),
+            )
+            return
+        energy = said.get("energy") or {}
+        subject = record.statement.subjects[0]
+        connection.execute(
+            "INSERT INTO view_artefact VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                record.place, record.kind, record.member, subject.name, said.get("cid"), subject.sha256,
+                said["time_unix_ms"], energy.get("joules"), int(energy.get("method") == "declared"),
+                json.dumps(dict(said.get("metrics", {})), separators=(",", ":")),
+            ),
+        )  # fmt: skip
+        for relation in ("of", "run", "base"):
+            if said.get(relation) is not None:
+                connection.execute("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", (record.place, int(said[relation]), relation))
+        for parent in said.get("data", ()):
+            connection.execute("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", (record.place, int(parent), "data"))
+
+
+class ReuseView:
+    """Answers taken from the ledger instead of training again."""
+
+    name = "reuse"
+    version = 1
+    kinds = frozenset({"reuse"})
+    ddl: Sequence[str] = (
+        """CREATE TABLE IF NOT EXISTS view_reuse (
+            idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, member TEXT NOT NULL, time_unix_ms INTEGER NOT NULL,
+            credit INTEGER NOT NULL, avoided_joules REAL NOT NULL, avoided_u95 REAL NOT NULL) STRICT""",
+        "CREATE INDEX IF NOT EXISTS view_reuse_target ON view_reuse (target)",
+    )
+
+    def insert(self, connection: sqlite3.Connection, record: Record) -> None:
+        """Add a hit."""
+        said = record.predicate
+        connection.execute(
+            "INSERT INTO view_reuse VALUES (?,?,?,?,?,?,?)",
+            (
+                record.place, int(said["of"]), record.member, said["time_unix_ms"], int(said["credit"]),
+                float(said["avoided_joules"]), float(said["avoided_u95"]),
+            ),
+        )  # fmt: skip
+
+
+_COMMON = ("ledger", "member", "nonce", "time_unix_ms", "of")
+
+
+def default_views() -> tuple[View, ...]:
+    """Return the views every ledger is opened with."""
+    return (RunsView(), ArtefactsView(), ReuseView())
+
+

@@ -1,0 +1,270 @@
+"""Everything a command works with, opened together: project, ledger, store, keys, caches.
+
+One place knows where things lie below the ledger directory; the parts are opened when first asked for, because
+`lichen find` needs no store and `lichen verify` no key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lichen.errors import EncodingError, KeyFileError, NotALedgerError, NotFoundError, StorageError
+from lichen.runs.config import UserConfig, lichen_home
+from lichen.runs.local_index import LocalIndex
+from lichen.runs.manifest import Manifest
+from lichen.runs.project import Project, locate_ledger
+
+if TYPE_CHECKING:
+    from lichen.content.digest_cache import DigestCache
+    from lichen.content.directory_store import DirectoryStore
+    from lichen.crypto.keys import SigningKey
+    from lichen.ledger.ledger import Ledger
+
+__all__ = ["Identity", "Workspace", "default_member", "member_key_path", "read_identity"]
+
+GROUP_KEY_FILE = "group.key"
+LOG_KEY_FILE = "log.key"
+_ARTEFACT_BYTES_MAX = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who signs.
+
+    Args:
+        member: Member id.
+        key: Private key.
+        path: Where the key lies.
+    """
+
+    member: str
+    key: SigningKey
+    path: Path
+
+
+def default_member(user: UserConfig) -> str:
+    """Return the member id to act as: ``LICHEN_MEMBER``, the user's setting, else the login name."""
+    return os.environ.get("LICHEN_MEMBER") or user.get_text("identity.member") or getpass.getuser()
+
+
+def member_key_path(user: UserConfig, member: str) -> Path:
+    """Return where a member's private key lies."""
+    named = user.get_text("identity.key")
+    if named and member == user.get_text("identity.member"):
+        return Path(named).expanduser()
+    return lichen_home() / "keys" / f"{member}.key"
+
+
+def read_identity(user: UserConfig, member: str | None = None) -> Identity:
+    """Read the private key of the member to act as.
+
+    Raises:
+        KeyFileError: The key is missing, malformed, or readable by others.
+    """
+    from lichen.crypto.key_file import read_key
+
+    name = member or default_member(user)
+    path = member_key_path(user, name)
+    return Identity(name, read_key(path), path)
+
+
+@dataclass
+class Workspace:
+    """A ledger directory in use from a project.
+
+    Args:
+        project: The project the command runs in.
+        directory: The ledger directory.
+        user: The user's settings.
+        read_only: Open nothing for writing.
+    """
+
+    project: Project
+    directory: Path
+    user: UserConfig
+    read_only: bool = False
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @classmethod
+    def find(cls, option: str | None = None, *, project: Project | None = None, read_only: bool = False) -> Workspace:
+        """Find the ledger a command means.
+
+        Args:
+            option: What ``--ledger`` says.
+            project: Project of the command; found from the working directory when None.
+            read_only: Open nothing for writing.
+
+        Raises:
+            NotALedgerError: There is none.
+        """
+        project = project or Project.find(Path.cwd())
+        user = UserConfig.read()
+        directory = locate_ledger(option, project, user)
+        if not (directory / "ledger.sqlite").exists():
+            raise NotALedgerError(
+                f"{directory} holds no ledger", remedy="Run `lichen init` there, or name another with --ledger DIR."
+            )
+        return cls(project, directory.resolve(), user, read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close everything that was opened; pending entries are sealed."""
+        self._open.close()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, with every contract and view of this version."""
+        from lichen.contracts import default_contracts
+        from lichen.crypto.key_file import read_key
+        from lichen.ledger.ledger import Ledger
+        from lichen.runs.views import default_views
+
+        log_key_path = self.directory / LOG_KEY_FILE
+        log_key = None if self.read_only or not log_key_path.exists() else read_key(log_key_path)
+        ledger = Ledger.open(
+            self.directory,
+            contracts=default_contracts(),
+            views=default_views(),
+            log_key=log_key,
+            read_only=self.read_only,
+            home=lichen_home(),
+        )
+        self._open.callback(ledger.close)
+        return ledger
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who signs here."""
+        return read_identity(self.user)
+
+    @cached_property
+    def member(self) -> str:
+        """Whose settings and results count as one's own."""
+        return default_member(self.user)
+
+    @cached_property
+    def group_key(self) -> bytes | None:
+        """Key of a private ledger, 32 bytes; None in a public one.
+
+        Raises:
+            KeyFileError: The ledger is private and its group key is not here.
+        """
+        if self.ledger.genesis.access == "public":
+            return None
+        path = self.directory / GROUP_KEY_FILE
+        try:
+            if path.stat().st_mode & 0o077:
+                raise KeyFileError(f"{path} is readable by others", remedy=f"chmod 600 {path}")
+            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except FileNotFoundError:
+            raise KeyFileError(
+                f"{path} is missing, and this ledger is private",
+                remedy="Ask a member of the ledger for the group key file and put it there with mode 600.",
+            ) from None
+        except (ValueError, UnicodeDecodeError):
+            raise KeyFileError(f"{path} is not a group key", remedy="It must hold 64 hexadecimal digits.") from None
+        if len(key) != 32:
+            raise KeyFileError(f"{path} is not a group key", remedy="It must hold 64 hexadecimal digits.")
+        return key
+
+    @cached_property
+    def store(self) -> DirectoryStore:
+        """The artefacts beside the ledger."""
+        from lichen.content.directory_store import DirectoryStore
+
+        return DirectoryStore(self.directory / "store")
+
+    @property
+    def cache_directory(self) -> Path:
+        """Where rebuildable files lie."""
+        return self.directory / "cache"
+
+    @cached_property
+    def digests(self) -> DigestCache:
+        """Digests of files already hashed."""
+        from lichen.content.digest_cache import DigestCache
+
+        cache = DigestCache(self.cache_directory / "digests.sqlite")
+        self._open.callback(cache.close)
+        return cache
+
+    @cached_property
+    def index(self) -> LocalIndex:
+        """The local index, caught up with the ledger."""
+        index = LocalIndex(self.cache_directory / "index.sqlite", self.ledger.id)
+        self._open.callback(index.close)
+        index.catch_up(self._runs_from, self.manifest)
+        return index
+
+    def _runs_from(self, start: int) -> Iterator[tuple[int, bytes, bytes, str]]:
+        rows = self.ledger.connection.execute(
+            "SELECT idx, command, family, manifest FROM view_run WHERE idx >= ? ORDER BY idx", (start,)
+        )
+        for index, command, family, manifest in rows:
+            yield int(index), command, family, str(manifest)
+
+    def put_private(self, data: bytes) -> tuple[str, bytes]:
+        """Store bytes that belong to a record, sealed when the ledger is private.
+
+        Returns:
+            CID text and SHA-256 of what lies in the store.
+        """
+        from lichen.crypto.sealed import seal_bytes
+
+        if self.group_key is not None:
+            data = seal_bytes(data, self.group_key, os.urandom(32))
+        stored = self.store.put_bytes(data)
+        return str(stored.cid), stored.sha256
+
+    def get_private(self, cid: str) -> bytes:
+        """Read what :meth:`put_private` stored.
+
+        Raises:
+            NotFoundError: The store does not hold it.
+            EncodingError: Not a CID.
+            VerificationError: The bytes do not match, or were sealed with another key.
+        """
+        from lichen.content.cid import Cid
+        from lichen.crypto.sealed import open_bytes
+
+        data = self.store.read_bytes(Cid.parse(cid), _ARTEFACT_BYTES_MAX)
+        return open_bytes(data, self.group_key) if self.group_key is not None else data
+
+    def manifest(self, cid: str) -> Manifest:
+        """Read a run's manifest.
+
+        Raises:
+            LichenError: It is not in the store, damaged, or of another version.
+        """
+        return Manifest.from_bytes(self.get_private(cid))
+
+    def detail(self, manifest: Manifest) -> dict[str, object]:
+        """Read the deletable detail of a run: command line as typed, output, host.
+
+        Returns:
+            The detail, or an empty table when it was deleted or never written.
+        """
+        import json
+
+        if manifest.detail is None:
+            return {}
+        try:
+            value = json.loads(self.get_private(manifest.detail))
+        except (NotFoundError, StorageError, EncodingError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
