@@ -1,0 +1,163 @@
+"""What a run read, wrote, listed, looked for in vain and started: the values every other file here produces.
+
+Rules upheld:
+
+* A path is absolute and normalised, never resolved: a symbolic link is opened through the same name the run used.
+  Undecodable names keep their bytes (``surrogateescape``).
+* ``stat`` is the state at the *first* open, taken before the bytes were read, so whoever hashes later can tell that the
+  file changed in between.
+* Everything a result can depend on is in the trace, or ``complete`` is false and ``reasons`` says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+__all__ = ["Access", "AccessKind", "Exec", "StatKey", "Trace"]
+
+AccessKind = Literal["read", "write", "append", "update", "list", "absent", "exec", "stat"]
+
+
+class StatKey(NamedTuple):
+    """What identifies the content of a path without reading it.
+
+    Attributes:
+        dev: Device number.
+        ino: Inode number.
+        size: Bytes.
+        mtime_ns: Last modification, nanoseconds since the epoch.
+        ctime_ns: Last status change, nanoseconds since the epoch.
+    """
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> StatKey:
+        """Take the five fields out of a ``stat`` result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Access(NamedTuple):
+    """One way in which a run touched one path; at most one access per path and kind.
+
+    A tuple, not a dataclass: a run can have a hundred thousand of them.
+
+    Attributes:
+        path: Absolute, normalised, not resolved.
+        kind: What was done.
+
+            ==========  ==========================================================================================
+            ``read``    opened for reading, before the run itself had written it
+            ``write``   created or replaced by the run; ``detail`` is ``deleted`` when an existing path was removed
+            ``append``  added to the end of what was there before
+            ``update``  changed in place; what was there before may have been read
+            ``list``    directory listed; ``names`` holds what was there
+            ``absent``  looked for and not there; ``detail`` is ``made-file`` or ``made-directory`` when the run
+                        itself created it later
+            ``exec``    program or script started
+            ``stat``    looked at, not opened; ``detail`` is ``type`` (existence and type only), ``status`` (size
+                        too) or ``times`` (the caller could see modification times)
+            ==========  ==========================================================================================
+        stat: State before the first access of this kind, None when the path was not there or not seen in time.
+        order: Position of the first such access among all accesses of the run, starting at 0.
+        by: Means that saw it: ``audit``, ``preload``, ``inotify``, ``proc``, ``seccomp``, ``argv``, ``import``.
+        detail: See ``kind``.
+        names: For ``list``: sorted entry names when first listed, directories with a trailing ``/``; None when they
+            cannot be told any more, which a reader must treat as "changed".
+    """
+
+    path: str
+    kind: AccessKind
+    stat: StatKey | None
+    order: int
+    by: frozenset[str]
+    detail: str = ""
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """One program started inside the run.
+
+    Attributes:
+        name: Program as it was called; without a slash it was searched on PATH.
+        path: Resolved absolute path, empty when it could not be found.
+        argv: Arguments, program name first; empty when not seen.
+        kind: ``python``, ``shell``, ``native`` or ``unknown``.
+        observed: True when some means saw what this program read.
+    """
+
+    name: str
+    path: str
+    argv: tuple[str, ...]
+    kind: str
+    observed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything seen of one run.
+
+    Attributes:
+        accesses: In order; system files, the interpreter and installed distributions are left out.
+        modules: Name -> source file of imported modules that count as code: those of the project, of editable and local
+            installs, and installed files changed since they were installed. The archive stands for a zip import.
+        imports: Top-level module names asked for, found or not, sorted.
+        module_directories: Directories outside interpreter and site-packages in which an imported module was looked
+            for, in order: a new file there could stand in a module's place.
+        variables: Name -> value before the run, None when unset, of every variable a result may depend on.
+        distributions: Name of each imported installed distribution -> version.
+        environment: Facts about interpreter, machine, BLAS and accelerator; ``cuda`` is there when a GPU driver was loaded.
+        execs: Absolute paths of programs started beside Python interpreters, the run's own command included, sorted.
+        processes: Programs started, in order.
+        network: Peers outside the run that it connected to, as ``host:port`` or ``unix:path``.
+        stdin_used: True when standard input may have been read.
+        complete: True when nothing the result depends on can be missing.
+        reasons: Why not, as ``code: detail``; empty when complete.
+        metrics: Rows logged by the run through ``lichen.log``, in order.
+        interpreter: Path of the first Python interpreter of the run, empty when there was none.
+        process_count: Processes seen by any means.
+    """
+
+    accesses: tuple[Access, ...] = ()
+    modules: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+    module_directories: tuple[str, ...] = ()
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    execs: tuple[str, ...] = ()
+    processes: tuple[Exec, ...] = ()
+    network: tuple[str, ...] = ()
+    stdin_used: bool = False
+    complete: bool = True
+    reasons: tuple[str, ...] = ()
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    interpreter: str = ""
+    process_count: int = 0
+
+    def of_kind(self, *kinds: AccessKind) -> Iterator[Access]:
+        """Accesses of these kinds, in order."""
+        return (access for access in self.accesses if access.kind in kinds)
+
+    def inputs(self) -> tuple[Access, ...]:
+        """Files whose content the result may depend on, code not included: read, updated, appended or executed."""
+        code = set(self.modules.values())
+        return tuple(a for a in self.of_kind("read", "update", "append", "exec") if a.path not in code)
+
+    def outputs(self) -> tuple[Access, ...]:
+        """Files the run wrote and left behind, in order of first writing."""
+        return tuple(a for a in self.of_kind("write", "append", "update") if a.detail != "deleted")
+
+    def read_then_written(self) -> tuple[str, ...]:
+        """Paths whose earlier content the run read, or could have read, and then changed."""
+        read = {a.path for a in self.of_kind("read")}
+        changed = [a.path for a in self.of_kind("write") if a.path in read]
+        return tuple(dict.fromkeys(changed + [a.path for a in self.of_kind("update")]))
