@@ -128,28 +128,31 @@ def installation_command(extras: Iterable[str]) -> list[str]:
     ]
 
 
-def show_progress(line: str, collected: int, shown_at: float) -> float:
-    """Say what pip is doing: in place on a terminal, else a line every few seconds.
+class Progress:
+    """What pip is doing, from the lines it writes: in place on a terminal, else a line every few seconds."""
 
-    Args:
-        line: The line pip just wrote.
-        collected: How many packages pip has looked at so far.
-        shown_at: When the last line of progress was printed, in seconds of the monotonic clock.
+    def __init__(self) -> None:
+        self.package_count = 0
+        self.is_installing = False
+        self.shown_seconds = time.monotonic()
 
-    Returns:
-        When progress was last shown.
-    """
-    now = time.monotonic()
-    step = line.strip()
-    if sys.stdout.isatty():
-        print(f"\r\033[K[setup] {collected} packages: {step[:60]}", end="", flush=True)
-    elif step.startswith("Installing collected packages"):
-        say(f"{collected} packages found; installing")
-    elif now - shown_at >= REPORT_SECONDS:
-        say(f"{collected} packages so far")
-    else:
-        return shown_at
-    return now
+    def read(self, line: str) -> None:
+        """Take one line of pip's and show where it stands, if it is time to."""
+        step = line.strip()
+        self.package_count += step.startswith(("Collecting ", "Processing "))
+        starts_installing = step.startswith("Installing collected packages")
+        self.is_installing |= starts_installing
+        if sys.stdout.isatty():
+            print(f"\r\033[K[setup] {self.package_count} packages: {step[:60]}", end="", flush=True)
+        elif starts_installing or time.monotonic() - self.shown_seconds >= REPORT_SECONDS:
+            doing = "installing" if self.is_installing else "collecting"
+            say(f"{doing} ({self.package_count} packages)")
+            self.shown_seconds = time.monotonic()
+
+    def close(self) -> None:
+        """Leave the terminal with an empty line."""
+        if sys.stdout.isatty():
+            print("\r\033[K", end="")
 
 
 def install(extras: set[str]) -> None:
@@ -161,8 +164,7 @@ def install(extras: set[str]) -> None:
     say(f"installing lichen with {', '.join(sorted(extras))} (a few minutes the first time; log: {PIP_LOG})")
     STAMP.unlink(missing_ok=True)
     started = time.monotonic()
-    shown_at = started
-    collected = 0
+    progress = Progress()
     with (
         PIP_LOG.open("w", encoding="utf-8") as log,
         subprocess.Popen(
@@ -177,10 +179,8 @@ def install(extras: set[str]) -> None:
         assert pip.stdout is not None  # asked for above
         for line in pip.stdout:
             log.write(line)
-            collected += line.startswith("Collecting ")
-            shown_at = show_progress(line, collected, shown_at)
-    if sys.stdout.isatty():
-        print("\r\033[K", end="")
+            progress.read(line)
+    progress.close()
     if pip.returncode != 0:
         last = PIP_LOG.read_text(encoding="utf-8").splitlines()[-LOG_LINES_SHOWN:]
         raise EnvironmentFailedError(
