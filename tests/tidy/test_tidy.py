@@ -16,17 +16,16 @@ FUNCTION_LINES_MAX = 90
 FILE_BYTES_MAX = 1_000_000
 TEXT_SUFFIXES = frozenset({".py", ".md", ".toml", ".sh", ".c", ".h", ".csv", ".json", ".txt", ".cfg", ""})
 
-# Spelt in two halves, so that this file does not hold what it forbids.
+# Spelt in two halves, so that this file does not hold what it forbids. A loop over a variable `now` is no promise.
 UNFINISHED = re.compile(
-    r"\b(TO"
-    r"DO|FIX"
-    r"ME|XX"
-    r"X)\b|\bfor n"
-    r"ow\b|\bsimplified (ver"
-    r"sion|impl"
-    r"ementation)\b|in a real (sys"
-    r"tem|impl"
-    r"ementation)"
+    "|".join(
+        (
+            r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b",
+            r"\bfor n" r"ow\b(?!(, \w+)* in\b)",
+            r"\bsimplified (ver" r"sion|impl" r"ementation)\b",
+            r"\bin a real (sys" r"tem|impl" r"ementation)\b",
+        )
+    )
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|root)/|bash_jobs")
 GENERIC_ROOMS = frozenset({"utils", "util", "common", "core", "helpers", "misc"})
