@@ -1,0 +1,442 @@
+"""The one file a ledger lives in: opening, schema, transactions, and SQLite's failures in Lichen's words.
+
+Rules upheld here:
+
+* One SQLite file in write-ahead mode with ``synchronous=FULL``: what ``COMMIT`` returned for is on the disk, and a
+  process killed at any instruction leaves the ledger as it was before or after a whole append.
+* Writers take the lock first (``BEGIN IMMEDIATE``) and look at the file inside the transaction, so several processes
+  append to one log in one order.
+* ``application_id`` says that the file is a ledger and ``user_version`` in which schema; a newer one is refused.
+* Nothing is scanned at opening, whatever the number of entries.
+
+The rows themselves are read and written in `lichen.ledger.tables`.
+
+Source: SQLite documentation, "Write-Ahead Logging", "Atomic Commit In SQLite", "Database File Format" (section 1.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from lichen.errors import (
+    CorruptLedgerError,
+    FormatVersionError,
+    LichenError,
+    NotALedgerError,
+    StorageError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database", "translate_sqlite_error"]
+
+LEDGER_FILE_NAME: Final = "ledger.sqlite"
+APPLICATION_ID: Final = 0x4C494348  # "LICH"
+SCHEMA_VERSION: Final = 1
+SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
+BUSY_TIMEOUT_SECONDS: Final = 60.0
+WAL_PAGES_MAX: Final = 1_000  # (= 4 MB) then SQLite copies the write-ahead log into the file
+CACHE_SIZE_KIB: Final = 16_384
+HEADER_SIZE_BYTES: Final = 100
+SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+
+_SCHEMA: Final = (
+    # Every entry in its compact form; the index is the row id, so there is no second key.
+    "CREATE TABLE entries(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT",
+    # First 8 bytes of the payload digest -> index. Equal prefixes are told apart by reading the entries.
+    "CREATE TABLE payloads(prefix INTEGER NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY(prefix, idx))"
+    " STRICT, WITHOUT ROWID",
+    # Hash tiles by level and number; see `lichen.ledger.hash_tiles`.
+    "CREATE TABLE tiles(position INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT",
+    # One row per seal: root and log signature of the checkpoint at tree size idx + 1.
+    "CREATE TABLE seals(idx INTEGER PRIMARY KEY, root BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
+    # State writes of entries that no seal covers yet; NULL removes the key.
+    "CREATE TABLE pending(state_key BLOB PRIMARY KEY, value BLOB) STRICT, WITHOUT ROWID",
+    # Which views are built, in which version, and what they made.
+    "CREATE TABLE views(name TEXT PRIMARY KEY, version INTEGER NOT NULL, objects TEXT NOT NULL)"
+    " STRICT, WITHOUT ROWID",
+)
+_TABLES: Final = frozenset({"entries", "payloads", "tiles", "seals", "pending", "views"})
+
+
+def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
+    """Say in Lichen's words what SQLite reported.
+
+    Args:
+        path: The ledger file.
+        error: What was caught.
+
+    Returns:
+        The exception to raise instead: what happened, to which file, and the remedy.
+    """
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return UsageError(f"the ledger {path} is closed", remedy="open it again before using it")
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotALedgerError(
+            f"{path} is not a Lichen ledger, or its first bytes are damaged: {error}",
+            remedy="name a ledger made by `lichen init`, or restore this one from a copy",
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH):
+        return CorruptLedgerError(
+            f"the ledger file {path} is damaged: {error}",
+            remedy="restore it from a copy, then run `lichen verify`; do not append to this file",
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StorageError(
+            f"no room left on the disk of {path}", remedy="free space and repeat; nothing was half-written"
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageError(
+            f"another process kept {path} locked for {BUSY_TIMEOUT_SECONDS:.0f} s",
+            remedy="wait for it to finish, or end it, and repeat",
+        )
+    if code in (
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+    ):
+        return StorageError(
+            f"cannot open or write {path}: {error}",
+            remedy=f"check the permissions of {path.parent} and the files in it",
+        )
+    return StorageError(
+        f"the database under {path} failed: {error}",
+        remedy="check the disk, then repeat; nothing was half-written",
+    )
+
+
+class _Guard:
+    """Context manager that turns SQLite's exceptions into Lichen's; cheap enough for every append."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise translate_sqlite_error(self._path, error) from error
+
+
+class Database:
+    """A connection to one ledger file, and the transactions over it.
+
+    One object serves several threads, one after the other: ``lock`` is held during a transaction. It does not cross a
+    ``fork``: a child opens its own.
+
+    Attributes:
+        path: The file.
+        connection: The SQLite connection, in autocommit mode outside `write` and `read`.
+        read_only: True when nothing can be written through it.
+        lock: Held by whoever is inside `write` or `read`.
+        guard: Context manager that maps SQLite's exceptions.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, read_only: bool) -> None:
+        self.path = path
+        self.connection = connection
+        self.read_only = read_only
+        self.lock = threading.RLock()
+        self.guard = _Guard(path)
+        self._depth = 0
+        self._process = os.getpid()
+
+    @classmethod
+    def create(cls, path: Path) -> Database:
+        """Make an empty ledger database where there is no file yet.
+
+        Args:
+            path: A name nothing has yet, in an existing directory.
+
+        Raises:
+            UsageError: Something is there already.
+            StorageError: The directory cannot be written.
+        """
+        if path.exists():
+            raise UsageError(f"{path} exists already", remedy="choose another directory for the new ledger")
+        _check_sqlite_version()
+        with _Guard(path):
+            connection = _connect(path, "rwc")
+            try:
+                connection.execute("PRAGMA page_size=4096")
+                connection.execute("PRAGMA journal_mode=WAL")
+                _configure(connection)
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection, read_only=False)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool) -> Database:
+        """Open a ledger file after checking that it is one, whole, and not of a newer schema.
+
+        Args:
+            path: The file.
+            read_only: Open without the right to write; works in a directory that cannot be written, too.
+
+        Raises:
+            NotALedgerError: No such file, not a database, or a database of something else.
+            FormatVersionError: Made by a newer Lichen.
+            CorruptLedgerError: Cut short, or tables are missing.
+            StorageError: The operating system refused.
+        """
+        _check_sqlite_version()
+        _check_header(path)
+        with _Guard(path):
+            connection = _connect_read_only(path) if read_only else _connect(path, "rw")
+            try:
+                _check_identity(path, connection)
+                _check_whole(path, connection)
+                _configure(connection)
+                if read_only:
+                    connection.execute("PRAGMA query_only=ON")
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection, read_only=read_only)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction: all of it is on the disk when the block ends, or none of it ever happened.
+
+        Raises:
+            UsageError: The database is open for reading only, or the process has forked since it was opened.
+            StorageError: Disk full, locked by another process, or failing.
+            CorruptLedgerError: The file is damaged.
+        """
+        self._check_process()
+        if self.read_only:
+            raise UsageError(
+                f"{self.path} is open for reading only", remedy="open it with the log key to append or seal"
+            )
+        connection = self.connection
+        with self.lock, self.guard:
+            connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth -= 1
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Several queries over one unmoving picture of the ledger, whatever other processes append meanwhile."""
+        connection = self.connection
+        with self.lock, self.guard:
+            if self._depth:  # the caller's transaction is the picture
+                yield connection
+                return
+            connection.execute("BEGIN")
+            self._depth += 1
+            try:
+                yield connection
+            finally:
+                self._depth -= 1
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    def reader(self) -> sqlite3.Connection:
+        """A second connection that can only read, for queries over views.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        with self.guard:
+            connection = _connect_read_only(self.path)
+            _configure(connection)
+            connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; the last writer to close also folds the write-ahead log into the file."""
+        with self.lock, self.guard:
+            self.connection.close()
+
+    def _check_process(self) -> None:
+        """Refuse to write through a connection that was carried across a fork.
+
+        Raises:
+            UsageError: This is another process than the one that opened it.
+        """
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"{self.path} was opened by process {self._process} and inherited by a fork",
+                remedy="open the ledger again in the child process",
+            )
+
+
+def _connect(path: Path, mode: str, *, extra: str = "") -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}{extra}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Connect for reading, also where SQLite cannot make its shared-memory file beside the ledger.
+
+    Raises:
+        StorageError: The directory is read-only and holds commits that are not folded into the file yet.
+    """
+    connection = _connect(path, "ro")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        code = (error.sqlite_errorcode or 0) & 0xFF
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not os.access(path, os.R_OK):
+            raise
+        if _size_of(_wal_of(path)):
+            raise StorageError(
+                f"{path} has commits in {_wal_of(path).name}, and its directory cannot be written",
+                remedy="copy the directory to a place where you can write, and open it there",
+            ) from error
+        return _connect(path, "ro", extra="&immutable=1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_SIZE_KIB}")
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("PRAGMA trusted_schema=OFF")
+
+
+def _check_sqlite_version() -> None:
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        raise StorageError(
+            f"this Python's SQLite is {sqlite3.sqlite_version}; a ledger needs 3.37 or newer",
+            remedy="use a Python whose sqlite3 module is linked with a newer SQLite",
+        )
+
+
+def _check_header(path: Path) -> None:
+    """Look at the first bytes before SQLite does, so that each wrong file gets its own answer."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER_SIZE_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotALedgerError(
+            f"there is no ledger at {path}",
+            remedy="make one with `lichen init`, or name another with --ledger",
+        ) from error
+    except IsADirectoryError as error:
+        raise NotALedgerError(
+            f"{path} is a directory where a ledger file is expected",
+            remedy="name the directory that holds it",
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {path}: {error.strerror}",
+            remedy="check the permissions of the file and its directory",
+        ) from error
+    if not header:
+        raise NotALedgerError(
+            f"{path} is empty",
+            remedy="restore it from a copy, or remove it and make a ledger with `lichen init`",
+        )
+    if not header.startswith(SQLITE_MAGIC):
+        raise NotALedgerError(
+            f"{path} is not a Lichen ledger: it does not start as an SQLite database does",
+            remedy="name a ledger made by `lichen init`, or restore this one from a copy",
+        )
+    if len(header) < HEADER_SIZE_BYTES:
+        raise CorruptLedgerError(
+            f"{path} is cut short: {len(header)} bytes",
+            remedy="restore it from a copy, then run `lichen verify`",
+        )
+
+
+def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
+    """Check application id and schema version.
+
+    Raises:
+        NotALedgerError: A database of another program.
+        FormatVersionError: A newer Lichen made it.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        raise NotALedgerError(
+            f"{path} is an SQLite database of another program", remedy="name a ledger made by `lichen init`"
+        )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise FormatVersionError(
+            f"{path} has ledger schema {version}; this Lichen reads up to {SCHEMA_VERSION}",
+            remedy="install a newer Lichen to open it",
+        )
+    if version < 1:
+        raise CorruptLedgerError(
+            f"{path} has no schema version", remedy="restore it from a copy, then run `lichen verify`"
+        )
+
+
+def _check_whole(path: Path, connection: sqlite3.Connection) -> None:
+    """Check that all tables are there and that the file is as long as it says.
+
+    Raises:
+        CorruptLedgerError: Pages or tables are missing.
+    """
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    if missing := sorted(_TABLES - names):
+        raise CorruptLedgerError(
+            f"{path} lacks the tables {', '.join(missing)}",
+            remedy="restore it from a copy, then run `lichen verify`",
+        )
+    if _size_of(_wal_of(path)):
+        return  # pages may still wait in the write-ahead log
+    (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_size_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    if _size_of(path) < page_count * page_size_bytes:
+        raise CorruptLedgerError(
+            f"{path} is cut short: {_size_of(path)} bytes of {page_count * page_size_bytes}",
+            expected=page_count * page_size_bytes,
+            calculated=_size_of(path),
+            remedy="restore it from a copy, then run `lichen verify`",
+        )
+
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,150 @@
+"""Rows of the ledger file: entries, payload digests, seals and pending state writes.
+
+Rules upheld here:
+
+* Indices have no gap: the count of entries is the last index plus one, so counting costs one look-up.
+* A payload digest is found by its first 8 bytes, and confirmed on the entries themselves: a forged prefix collision
+  costs its maker 2^32 hashes and gains nothing.
+* These functions run inside the caller's transaction and change nothing but their own table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lichen.encoding.entry import Entry
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["SealRow", "Tables"]
+
+READ_BATCH_COUNT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SealRow:
+    """What is kept of a seal beside its entry.
+
+    Attributes:
+        index: Index of the seal entry; its checkpoint stands at tree size ``index + 1``.
+        root: Root of the tree of that size, 32 bytes.
+        signature: The log key's Ed25519 signature over the checkpoint body, 64 bytes.
+    """
+
+    index: int
+    root: bytes
+    signature: bytes
+
+
+class Tables:
+    """Typed access to the rows of one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def entry_count(self) -> int:
+        """Count of entries, seals included."""
+        (last,) = self._connection.execute("SELECT max(idx) FROM entries").fetchone()
+        return 0 if last is None else int(last) + 1
+
+    def insert_entries(self, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Store compact entries at their indices."""
+        self._connection.executemany("INSERT INTO entries VALUES(?,?)", rows)
+
+    def entry_bytes(self, index: int) -> bytes | None:
+        """Compact entry at an index, or None."""
+        row = self._connection.execute("SELECT entry FROM entries WHERE idx=?", (index,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def entry_range(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Pairs (index, compact entry) with ``start <= index < stop``, read in batches.
+
+        No query stays open between batches, so a slow consumer does not hold back other processes.
+        """
+        while start < stop:
+            rows = self._connection.execute(
+                "SELECT idx, entry FROM entries WHERE idx>=? AND idx<? ORDER BY idx LIMIT ?",
+                (start, stop, READ_BATCH_COUNT),
+            ).fetchall()
+            if not rows:
+                return
+            yield from rows
+            start = rows[-1][0] + 1
+
+    # -- payload digests -------------------------------------------------------------------------------------------
+
+    def insert_payload(self, digest: bytes, index: int) -> None:
+        """Remember that the payload with this SHA-256 stands at this index."""
+        self._connection.execute("INSERT INTO payloads VALUES(?,?)", (_prefix(digest), index))
+
+    def insert_payloads(self, pairs: Iterable[tuple[bytes, int]]) -> None:
+        """Remember many payloads; sorted first, because the table is."""
+        rows = sorted((_prefix(digest), index) for digest, index in pairs)
+        self._connection.executemany("INSERT INTO payloads VALUES(?,?)", rows)
+
+    def find_payload(self, digest: bytes) -> int | None:
+        """Index of the entry whose payload has this SHA-256, or None.
+
+        Args:
+            digest: SHA-256 of the payload, 32 bytes.
+        """
+        rows = self._connection.execute(
+            "SELECT idx FROM payloads WHERE prefix=?", (_prefix(digest),)
+        ).fetchall()
+        for (index,) in rows:
+            data = self.entry_bytes(index)
+            if data is not None and hashlib.sha256(Entry.from_bytes(data).payload).digest() == digest:
+                return int(index)
+        return None
+
+    # -- seals -----------------------------------------------------------------------------------------------------
+
+    def insert_seal(self, row: SealRow) -> None:
+        """Store root and signature of a new checkpoint."""
+        self._connection.execute("INSERT INTO seals VALUES(?,?,?)", (row.index, row.root, row.signature))
+
+    def last_seal(self) -> SealRow | None:
+        """The newest seal, or None before the first."""
+        row = self._connection.execute(
+            "SELECT idx, root, signature FROM seals ORDER BY idx DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else SealRow(*row)
+
+    def seal_at(self, index: int) -> SealRow | None:
+        """The seal at exactly this index, or None."""
+        row = self._connection.execute(
+            "SELECT idx, root, signature FROM seals WHERE idx=?", (index,)
+        ).fetchone()
+        return None if row is None else SealRow(*row)
+
+    def seal_covering(self, index: int) -> SealRow | None:
+        """The first seal whose checkpoint contains the entry at this index, or None while none does."""
+        row = self._connection.execute(
+            "SELECT idx, root, signature FROM seals WHERE idx>=? ORDER BY idx LIMIT 1", (index,)
+        ).fetchone()
+        return None if row is None else SealRow(*row)
+
+    # -- pending state writes --------------------------------------------------------------------------------------
+
+    def pending_writes(self) -> dict[bytes, bytes | None]:
+        """State writes that no seal covers yet, by 32-byte state key; None removes the key."""
+        return dict(self._connection.execute("SELECT state_key, value FROM pending"))
+
+    def put_pending(self, writes: Mapping[bytes, bytes | None]) -> None:
+        """Add or replace pending writes."""
+        self._connection.executemany("INSERT OR REPLACE INTO pending VALUES(?,?)", writes.items())
+
+    def clear_pending(self) -> None:
+        """Forget all pending writes, because a seal now covers them."""
+        self._connection.execute("DELETE FROM pending")
+
+
+def _prefix(digest: bytes) -> int:
+    """First 8 bytes as the signed integer SQLite stores."""
+    return int.from_bytes(digest[:8], "big", signed=True)
