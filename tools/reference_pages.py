@@ -38,7 +38,7 @@ OTHER_STATUSES = (
 def cli_page() -> str:
     """Every command with its arguments and options, in the order and groups of `lichen --help`."""
     lines = [
-        "# Commands",
+        "# CLI: every command",
         "",
         NOTICE,
         "",
@@ -46,11 +46,11 @@ def cli_page() -> str:
         "",
     ]
     context = click.Context(lichen_command, info_name="lichen")
-    lines += _command_lines(lichen_command, context, 2)
+    lines += command_lines(lichen_command, context, 2)
     return _page(lines)
 
 
-def _command_lines(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+def command_lines(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
     """Heading, usage, help, parameters of one command, then its subcommands one level deeper."""
     yield from ("#" * level + f" {context.command_path}", "")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
@@ -66,7 +66,7 @@ def _command_lines(command: click.Command, context: click.Context, level: int) -
     for name in command.list_commands(context):
         child = command.get_command(context, name)
         if child is not None and not child.hidden:
-            yield from _command_lines(child, click.Context(child, info_name=name, parent=context), level + 1)
+            yield from command_lines(child, click.Context(child, info_name=name, parent=context), level + 1)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -100,11 +100,13 @@ def _argument_name(argument: click.Argument) -> str:
 
 
 def _argument_help(argument: click.Argument) -> str:
-    """How many values an argument takes, for click gives arguments no help text."""
-    quantity = "any number" if argument.nargs < 0 else str(argument.nargs)
-    needed = "required" if argument.required else "optional"
-    told = getattr(argument, "help", None)  # click 8.3 and later let arguments carry one
-    return f"{_cell(told)} ({needed})" if told else f"{needed}, {quantity}"
+    """Whether an argument is needed and how many values it takes; click before 8.3 gives it no help text."""
+    told = getattr(argument, "help", None)
+    if argument.nargs < 0:
+        notes = "one or more" if argument.required else "any number"
+    else:
+        notes = "required" if argument.required else "optional"
+    return f"{_cell(told)} ({notes})" if told else notes
 
 
 def _option_names(option: click.Option) -> str:
