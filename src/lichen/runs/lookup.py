@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lichen.contracts.registry import derive_fingerprints
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, command_key, family_key
 from lichen.runs.surroundings import Difference, Surroundings, first_difference
-from lichen.runs.views import exact_fingerprint, same_work_fingerprint
 
 if TYPE_CHECKING:
     import sqlite3
@@ -134,6 +134,7 @@ class Answer:
         difference: On a miss, the first difference from the most recent run of the same request.
         compared: The run that difference is from.
         parts: Parts computed now for the most recent shape; None when the request is new.
+        level: ``exact`` or ``same-work``.
         disputed: Whether equal work with different outputs is on record.
     """
 
@@ -144,6 +145,7 @@ class Answer:
     difference: Difference | None = None
     compared: EarlierRun | None = None
     parts: Mapping[str, str] | None = None
+    level: str = "exact"
     disputed: bool = False
     warnings: list[str] = field(default_factory=list)
 
@@ -216,19 +218,20 @@ def _answer_for(
     workspace: Workspace, surroundings: Surroundings, parts: Mapping[str, str], policy: ReusePolicy
 ) -> Answer | None:
     connection = workspace.ledger.connection
+    exact, same_work = derive_fingerprints(parts)
     usable = [
         (run, manifest)
-        for run, manifest in _with_manifests(workspace, runs_by(connection, "exact", exact_fingerprint(parts), _CANDIDATES_MAX))
+        for run, manifest in _with_manifests(workspace, runs_by(connection, "exact", exact, _CANDIDATES_MAX))
         if surroundings.contradicts_own_outputs(manifest) is None
     ]
     if usable:
         return _choose(workspace, usable, policy)
-    for run, manifest in _with_manifests(
-        workspace, runs_by(connection, "same_work", same_work_fingerprint(parts), _CANDIDATES_MAX)
-    ):
+    for run, manifest in _with_manifests(workspace, runs_by(connection, "same_work", same_work, _CANDIDATES_MAX)):
         if surroundings.contradicts_own_outputs(manifest) is None:
             accepted = "same-work" in policy.accept and policy.believes(run.member)
-            return Answer("hit" if accepted else "same-work", run, manifest, note="equal but for the seed")
+            return Answer(
+                "hit" if accepted else "same-work", run, manifest, note="equal but for the seed", level="same-work"
+            )
     return None
 
 
@@ -247,9 +250,10 @@ def _with_manifests(workspace: Workspace, runs: Sequence[EarlierRun]) -> Iterato
 
 def _author_stands(workspace: Workspace, index: int) -> bool:
     """Say whether the key that signed an entry has not been revoked or compromised since."""
-    from lichen.contracts.members import is_key_in_force
+    from lichen.contracts.members import key_binding
 
-    return is_key_in_force(workspace.ledger.state_get, workspace.ledger.entry(index).key_id)
+    binding = key_binding(workspace.ledger.state, workspace.ledger.entry(index).key_id)
+    return binding is not None and binding.covers(index) and binding.reason not in ("revoked", "compromised")
 
 
 def _choose(

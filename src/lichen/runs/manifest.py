@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lichen.crypto.sealed import keyed_digest
+from lichen.crypto.hashes import keyed_digest
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json, parse_canonical
 from lichen.errors import EncodingError

@@ -64,23 +64,10 @@ class Observation:
 
 @dataclass
 class _Path:
-    """Everything the trace saw of one path, in order."""
+    """Everything the trace saw of one path: at most one access of each kind."""
 
     path: str
-    order: dict[str, int] = field(default_factory=dict)
-    first: Access | None = None
-    first_stat: StatKey | None = None
-
-    def add(self, access: Access) -> None:
-        if self.first is None or access.order < self.first.order:
-            self.first = access
-        if access.kind == "read" and self.first_stat is None:
-            self.first_stat = access.stat
-        self.order[access.kind] = min(self.order.get(access.kind, access.order), access.order)
-
-    def at(self, *kinds: str) -> int | None:
-        found = [self.order[kind] for kind in kinds if kind in self.order]
-        return min(found) if found else None
+    by_kind: dict[str, Access] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,7 +84,7 @@ class _Observer:
     data_sizes: dict[str, int] = field(default_factory=dict)
     present: dict[str, str] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
-    listed: set[str] = field(default_factory=set)
+    listed: dict[str, Access] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     reasons: list[Reason] = field(default_factory=list)
@@ -111,25 +98,20 @@ class _Observer:
         if project.is_ignored(seen.path):
             return
         name = project.name_of(seen.path)
-        read_at = seen.at("read", "exec")
-        changed_at = seen.at("write", "append", "update")
-        looked_at = seen.at("stat", "absent", "list")
-        first_touch = min(order for order in seen.order.values())
-        if changed_at is not None:
-            self._take_written(seen, name, read_at, changed_at)
-        if changed_at is None or first_touch < changed_at:
-            if "absent" in seen.order and (changed_at is None or seen.order["absent"] < changed_at):
-                self._take_absent(seen, name, changed_at)
-            elif read_at is not None and (changed_at is None or read_at < changed_at):
-                self.take_input(seen.path, name, seen.first_stat, is_code=seen.path in sources)
-            elif looked_at is not None and "list" in seen.order:
-                self.listed.add(name)
-            elif looked_at is not None:
-                presence = self.surroundings.presence_of(name)
-                if presence != MISSING:
-                    self.present[name] = presence
-        if "list" in seen.order and changed_at is None:
-            self.listed.add(name)
+        kinds = seen.by_kind
+        if "read" in kinds or "exec" in kinds:
+            first = kinds.get("read") or kinds["exec"]
+            self.take_input(seen.path, name, first.stat, is_code=seen.path in sources)
+        if "absent" in kinds:
+            self._take_absent(kinds["absent"], name)
+        if "list" in kinds:
+            self.listed[name] = kinds["list"]
+        if "stat" in kinds and not kinds.keys() & {"read", "absent", "list", "exec"}:
+            presence = self.surroundings.presence_of(name)
+            if presence != MISSING and "write" not in kinds:
+                self.present[name] = presence
+        if kinds.keys() & {"write", "append", "update"}:
+            self._take_written(seen, name)
 
     def take_input(self, path: str, name: str, first: StatKey | None, *, is_code: bool) -> None:
         """Hash one input, and make sure it is what the run saw."""
@@ -146,9 +128,7 @@ class _Observer:
             return
         if first is not None and not _unchanged(first, info):
             self.blame("inputs-changed", f"{name} changed while the run was reading it")
-        elif max(info.st_ctime_ns, info.st_mtime_ns) >= self.started_ns - _CLOCK_SLACK_NS and info.st_ctime_ns >= (
-            self.started_ns - _CLOCK_SLACK_NS
-        ):
+        elif info.st_ctime_ns >= self.started_ns - _CLOCK_SLACK_NS:
             self.blame("inputs-changed", f"{name} was changed by something else during the run")
         digest = self.surroundings.digest_of(name)
         if digest == MISSING:
@@ -160,22 +140,26 @@ class _Observer:
             self.data[name] = digest
             self.data_sizes[name] = info.st_size
 
-    def _take_absent(self, seen: _Path, name: str, changed_at: int | None) -> None:
+    def _take_absent(self, access: Access, name: str) -> None:
         self.absent.add(name)
-        if changed_at is None and name not in self.directories and self.surroundings.presence_of(name) not in (MISSING, "directory"):
+        if not access.detail and self.surroundings.presence_of(name) != MISSING:
             self.blame("inputs-changed", f"{name} appeared during the run")
+        if access.detail == "made-directory" and self.surroundings.presence_of(name) == "directory":
+            self.directories.add(name)
 
-    def _take_written(self, seen: _Path, name: str, read_at: int | None, changed_at: int) -> None:
-        existed = seen.first is not None and (seen.first.stat is not None or seen.first.kind in ("read", "stat"))
-        if "append" in seen.order and existed:
+    def _take_written(self, seen: _Path, name: str) -> None:
+        kinds = seen.by_kind
+        if "append" in kinds:
             self.blame("appended", f"{name} existed and was appended to")
-        if "update" in seen.order and existed:
+        if "update" in kinds:
             self.blame("read-then-written", f"{name} was changed in place")
-        if read_at is not None and read_at < changed_at:
+        if "read" in kinds and "write" in kinds:
             self.blame("read-then-written", f"{name} was read and then overwritten")
         try:
             info = os.lstat(seen.path)
         except OSError:
+            if "write" in kinds and kinds["write"].detail == "deleted":
+                self.blame("deleted", f"{name} existed and was deleted")
             return  # a temporary file; it is gone
         project = self.surroundings.project
         inside = project.contains(seen.path) or any(_is_below(seen.path, entry) for entry in self.declared_outputs)
@@ -189,6 +173,19 @@ class _Observer:
             self.take_output(seen.path, name)
         else:
             self.blame("outside-roots", f"{name} was made and is neither a file nor a directory")
+
+    def listings(self) -> dict[str, str]:
+        """Digest the listings read, and make sure that nothing but the run changed them."""
+        made = set(self.outputs) | self.directories
+        found = {}
+        for name, access in sorted(self.listed.items()):
+            if name in self.directories:
+                continue
+            now = self.surroundings.listing_of(name, made)
+            found[name] = now
+            if access.names is None or self.surroundings.listing_of(name, made, entries=access.names) != now:
+                self.blame("inputs-changed", f"the listing of {name} changed during the run")
+        return found
 
     def take_output(self, path: str, name: str) -> None:
         """Store one output."""
@@ -234,7 +231,7 @@ def observe(
     project = surroundings.project
     paths: dict[str, _Path] = {}
     for access in trace.accesses:
-        paths.setdefault(access.path, _Path(access.path)).add(access)
+        paths.setdefault(access.path, _Path(access.path)).by_kind[access.kind] = access
     sources = set(trace.modules.values()) | set(_files_below(declared_code))
     if command.is_python and command.script and command.script.startswith("/"):
         sources.add(command.script)
@@ -248,7 +245,7 @@ def observe(
             observer.take_input(path, project.name_of(path), None, is_code=False)
     _take_declared_outputs(observer, outputs)
     _take_stdin(observer, trace)
-    for reason in trace.reasons:
+    for reason in trace.reasons if not trace.complete else ():
         observer.blame("partial", reason)
     for peer in trace.network[:3]:
         observer.blame("network", f"the run talked to {peer}")
@@ -280,9 +277,9 @@ def _take_stdin(observer: _Observer, trace: Trace) -> None:
 def _manifest(observer: _Observer, command: Command, trace: Trace, declared_variables: Iterable[str]) -> Manifest:
     surroundings = observer.surroundings
     project = surroundings.project
-    made = set(observer.outputs) | observer.directories
-    imports = frozenset(getattr(trace, "imports", ()))
-    module_directories = {project.name_of(path) for path in getattr(trace, "module_directories", ())}
+    listings = observer.listings()
+    imports = frozenset(trace.imports)
+    module_directories = {project.name_of(path) for path in trace.module_directories}
     names = {*trace.variables, *declared_variables, *ALWAYS_VARIABLES}
     seed_variables = {name[1:] for name in command.seeds if name.startswith("$")}
     executables = {}
@@ -292,7 +289,6 @@ def _manifest(observer: _Observer, command: Command, trace: Trace, declared_vari
             observer.blame("partial", f"{path} was executed and cannot be read now")
         else:
             executables[project.name_of(path)] = digest
-    facts = surroundings.environment_of(())
     interpreter = surroundings.interpreter
     facts = dict(interpreter.to_environment()) if interpreter else surroundings.environment_of(("machine",))
     if trace.environment.get("cuda"):
@@ -307,7 +303,7 @@ def _manifest(observer: _Observer, command: Command, trace: Trace, declared_vari
         data=observer.data,
         absent=tuple(sorted(observer.absent)),
         present=observer.present,
-        listings={name: surroundings.listing_of(name, made) for name in sorted(observer.listed - observer.directories)},
+        listings=listings,
         imports=tuple(sorted(imports)),
         modules={name: surroundings.modules_in(name, imports) for name in sorted(module_directories)},
         variables={name: surroundings.variable(name) for name in sorted(names - seed_variables)},

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lichen.crypto.sealed import keyed_digest
+from lichen.crypto.hashes import keyed_digest
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Statement, Subject
@@ -21,6 +21,7 @@ from lichen.runs.manifest import Manifest, family_key
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
+    from lichen.runs.lookup import EarlierRun
     from lichen.runs.workspace import Workspace
 
 __all__ = ["RunFacts", "common_fields", "data_key", "reuse_statement", "run_statement", "statement"]
@@ -67,7 +68,7 @@ class RunFacts:
         measurement: Its energy.
         exit_status: Of the command.
         data: Digests (text) of the data files that stand in the entry, largest first.
-        parent: Id of the run this one was nested in.
+        parent: Index of the run this one was nested in.
         rank_count: Processes of a distributed run, when more than one.
     """
 
@@ -78,7 +79,7 @@ class RunFacts:
     measurement: Measurement
     exit_status: int
     data: Sequence[str]
-    parent: str | None = None
+    parent: int | None = None
     rank_count: int | None = None
 
 
@@ -136,16 +137,23 @@ def outputs_digest(manifest: Manifest) -> bytes:
 
 
 def reuse_statement(
-    workspace: Workspace, index: int, exact: bytes, *, avoided_joules: float, avoided_u95: float
+    workspace: Workspace, run: EarlierRun, *, level: str, restored: int, own: Measurement | None
 ) -> Statement:
     """Build the record of an answer taken instead of work.
 
     Args:
         workspace: Ledger and identity.
-        index: Entry of the run whose result was taken.
-        exact: Its fingerprint, 32 bytes.
-        avoided_joules: What that run cost: by the counterfactual rule, what this member would have spent once more.
-        avoided_u95: Relative uncertainty of that, 95 %.
+        run: The run whose result was taken. What it cost is booked as avoided: by the counterfactual rule this member would
+            have spent it once more.
+        level: ``exact`` or ``same-work``.
+        restored: Files put back.
+        own: What answering cost, when metered.
     """
-    fields = {"of": index, "credit": True, "avoided_joules": avoided_joules, "avoided_u95": avoided_u95}
-    return statement(workspace, "reuse", [Subject("exact", exact)], fields)
+    fields = {
+        "of": run.index,
+        "level": level,
+        "avoided": {"joules": run.energy_joules, "u95": run.relative_u95, "method": run.method},
+        "restored": restored,
+        "energy": own.to_record() if own is not None else None,
+    }
+    return statement(workspace, "reuse", [Subject("exact", run.exact)], fields)

@@ -121,19 +121,20 @@ class Surroundings:
         if name not in self._listings:
             try:
                 with os.scandir(self.project.path_of(name)) as entries:
-                    self._listings[name] = sorted(entry.name for entry in entries)
+                    self._listings[name] = sorted(f"{e.name}/" if e.is_dir() else e.name for e in entries)
             except OSError:
                 self._listings[name] = None
         return self._listings[name]
 
-    def listing_of(self, name: str, made: Iterable[str]) -> str:
+    def listing_of(self, name: str, made: Iterable[str], entries: Iterable[str] | None = None) -> str:
         """Digest a directory's names, leaving out what the run itself made and what is ignored.
 
         Args:
             name: Manifest name of the directory.
             made: Manifest names of the run's outputs and directories.
+            entries: Names as they once were, directories with a trailing slash; those that are there now when None.
         """
-        entries = self._entries(name)
+        entries = self._entries(name) if entries is None else sorted(entries)
         if entries is None:
             return MISSING
         path = self.project.path_of(name)
@@ -141,14 +142,14 @@ class Surroundings:
         kept = [
             visible
             for entry in entries
-            if not self.project.is_ignored(f"{path}/{entry}")
-            and (visible := self.project.name_of(f"{path}/{entry}")) not in own
+            if not self.project.is_ignored(f"{path}/{entry}".rstrip("/"))
+            and (visible := self.project.name_of(f"{path}/{entry}")).rstrip("/") not in own
         ]
         return b64u(hashlib.sha256(canonical_json(kept)).digest())
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
-        stems = {entry.partition(".")[0] for entry in self._entries(name) or () if _is_importable(entry)}
+        stems = {entry.rstrip("/").partition(".")[0] for entry in self._entries(name) or () if _is_importable(entry)}
         return ",".join(sorted(stems & imports))
 
     def variable(self, name: str) -> str | None:
@@ -215,7 +216,7 @@ class Surroundings:
 
 
 def _is_importable(entry: str) -> bool:
-    return entry.endswith((".py", ".pyc", ".so", ".pyd")) or "." not in entry
+    return entry.endswith((".py", ".pyc", ".so", ".pyd", "/"))
 
 
 def _nvidia_driver() -> str | None:

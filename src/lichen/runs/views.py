@@ -9,11 +9,11 @@ say is here; what lies in manifests (file names, parameters) is in the local ind
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lichen.contracts.registry import derive_fingerprints
 from lichen.encoding.base import b64u_decode
 
 if TYPE_CHECKING:
@@ -21,21 +21,10 @@ if TYPE_CHECKING:
 
     from lichen.ledger.ports import Record, View
 
-__all__ = ["ArtefactsView", "ReuseView", "RunsView", "default_views", "exact_fingerprint", "same_work_fingerprint"]
+__all__ = ["ANY_METRIC", "ArtefactsView", "ReuseView", "RunsView", "default_views"]
 
-
-def exact_fingerprint(parts: Mapping[str, str]) -> bytes:
-    """Derive the ``exact`` fingerprint, 32 bytes, from the parts in an entry."""
-    from lichen.contracts.registry import exact_fingerprint as derive
-
-    return derive(parts)
-
-
-def same_work_fingerprint(parts: Mapping[str, str]) -> bytes:
-    """Derive the ``same-work`` fingerprint, 32 bytes, from the parts in an entry."""
-    from lichen.contracts.registry import same_work_fingerprint as derive
-
-    return derive(parts)
+ANY_METRIC = 0
+"""Metric id under which every run on some data stands, whatever it reported."""
 
 
 def _name_id(connection: sqlite3.Connection, name: str | bytes) -> int:
@@ -78,13 +67,13 @@ class RunsView:
         parts: Mapping[str, str] = said["parts"]
         energy: Mapping[str, Any] = said["energy"]
         metrics: Mapping[str, float] = said["metrics"]
+        exact, same_work = derive_fingerprints(parts)
         connection.execute(
             "INSERT INTO view_run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 record.place, record.member, said["status"], int(said["reusable"]), said.get("reason"),
                 said["time_unix_ms"], b64u_decode(parts["command"]), b64u_decode(said["family"]),
-                b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact_fingerprint(parts),
-                same_work_fingerprint(parts), float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
+                b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact, same_work, float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
                 energy["method"], energy["boundary"], energy.get("zone"), said.get("exit_status"), said["manifest"],
                 json.dumps(dict(metrics), separators=(",", ":")),
             ),
@@ -94,9 +83,9 @@ class RunsView:
                 connection.execute(
                     "INSERT OR IGNORE INTO view_output VALUES (?,?,?)", (subject.sha256, record.place, subject.name)
                 )
-        if said["status"] in ("failed", "interrupted"):
-            return
-        metric_ids = [(_name_id(connection, name), float(value)) for name, value in metrics.items()]
+        finished = said["status"] in ("trained", "missed")
+        metric_ids = [(ANY_METRIC, 0.0)]
+        metric_ids += [(_name_id(connection, name), float(value)) for name, value in metrics.items() if finished]
         for digest in said["data"]:
             data_id = _name_id(connection, b64u_decode(digest))
             connection.executemany(
@@ -106,7 +95,7 @@ class RunsView:
 
 
 class ArtefactsView:
-    """Published data, models and evaluations, and the lineage edges between entries."""
+    """Published data, models and evaluations, what was said against entries, and what was withdrawn."""
 
     name = "artefacts"
     version = 1
@@ -114,16 +103,16 @@ class ArtefactsView:
     ddl: Sequence[str] = (
         """CREATE TABLE IF NOT EXISTS view_artefact (
             idx INTEGER PRIMARY KEY, kind TEXT NOT NULL, member TEXT NOT NULL, name TEXT NOT NULL, cid TEXT,
-            sha256 BLOB NOT NULL, time_unix_ms INTEGER NOT NULL, energy_joules REAL, declared INTEGER NOT NULL, metrics TEXT NOT NULL) STRICT""",
+            sha256 BLOB NOT NULL, time_unix_ms INTEGER NOT NULL, energy_joules REAL, method TEXT, run INTEGER, of INTEGER,
+            metrics TEXT NOT NULL) STRICT""",
         "CREATE INDEX IF NOT EXISTS view_artefact_sha256 ON view_artefact (sha256)",
         "CREATE INDEX IF NOT EXISTS view_artefact_cid ON view_artefact (cid)",
-        "CREATE INDEX IF NOT EXISTS view_artefact_name ON view_artefact (name)",
-        """CREATE TABLE IF NOT EXISTS view_edge (
-            child INTEGER NOT NULL, parent INTEGER NOT NULL, relation TEXT NOT NULL,
-            PRIMARY KEY (child, parent, relation)) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX IF NOT EXISTS view_edge_parent ON view_edge (parent)",
+        "CREATE INDEX IF NOT EXISTS view_artefact_run ON view_artefact (run)",
+        "CREATE INDEX IF NOT EXISTS view_artefact_of ON view_artefact (of)",
+        """CREATE TABLE IF NOT EXISTS view_artefact_data (
+            digest BLOB NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (digest, idx)) STRICT, WITHOUT ROWID""",
         """CREATE TABLE IF NOT EXISTS view_flag (
-            idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, member TEXT NOT NULL, said TEXT NOT NULL) STRICT""",
+            idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, kind TEXT NOT NULL, member TEXT NOT NULL, said TEXT NOT NULL) STRICT""",
         "CREATE INDEX IF NOT EXISTS view_flag_target ON view_flag (target)",
         """CREATE TABLE IF NOT EXISTS view_withdrawn (
             target INTEGER PRIMARY KEY, idx INTEGER NOT NULL, reason TEXT NOT NULL) STRICT""",
@@ -133,31 +122,33 @@ class ArtefactsView:
         """Add a published artefact, a flag, a withdrawal or a dispute."""
         said = record.predicate
         if record.kind in ("flag", "dispute"):
-            target = int(said["of"])
             text = json.dumps({key: said[key] for key in said if key not in _COMMON}, ensure_ascii=False)
-            connection.execute("INSERT INTO view_flag VALUES (?,?,?,?)", (record.place, target, record.member, text))
-            return
-        if record.kind == "withdraw":
             connection.execute(
-                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)",
-                (int(said["of"]), record.place, str(said.get("reason", ""))),
+                "INSERT INTO view_flag VALUES (?,?,?,?,?)", (record.place, said["of"], record.kind, record.member, text)
             )
-            return
-        energy = said.get("energy") or {}
+        elif record.kind == "withdraw":
+            connection.execute(
+                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)", (said["of"], record.place, said.get("reason", ""))
+            )
+        else:
+            self._insert_artefact(connection, record)
+
+    def _insert_artefact(self, connection: sqlite3.Connection, record: Record) -> None:
+        said = record.predicate
+        energy: Mapping[str, Any] = said.get("energy") or {}
         subject = record.statement.subjects[0]
         connection.execute(
-            "INSERT INTO view_artefact VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO view_artefact VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
-                record.place, record.kind, record.member, subject.name, said.get("cid"), subject.sha256,
-                said["time_unix_ms"], energy.get("joules"), int(energy.get("method") == "declared"),
-                json.dumps(dict(said.get("metrics", {})), separators=(",", ":")),
+                record.place, record.kind, record.member, said.get("title") or subject.name, said.get("cid"),
+                subject.sha256, said["time_unix_ms"], energy.get("joules"), energy.get("method"), said.get("run"),
+                said.get("of"), json.dumps(dict(said.get("metrics", {})), separators=(",", ":")),
             ),
         )  # fmt: skip
-        for relation in ("of", "run", "base"):
-            if said.get(relation) is not None:
-                connection.execute("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", (record.place, int(said[relation]), relation))
-        for parent in said.get("data", ()):
-            connection.execute("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", (record.place, int(parent), "data"))
+        connection.executemany(
+            "INSERT OR IGNORE INTO view_artefact_data VALUES (?,?)",
+            [(b64u_decode(digest), record.place) for digest in said.get("data", ())],
+        )
 
 
 class ReuseView:
@@ -169,18 +160,19 @@ class ReuseView:
     ddl: Sequence[str] = (
         """CREATE TABLE IF NOT EXISTS view_reuse (
             idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, member TEXT NOT NULL, time_unix_ms INTEGER NOT NULL,
-            credit INTEGER NOT NULL, avoided_joules REAL NOT NULL, avoided_u95 REAL NOT NULL) STRICT""",
+            level TEXT NOT NULL, avoided_joules REAL NOT NULL, avoided_u95 REAL NOT NULL) STRICT""",
         "CREATE INDEX IF NOT EXISTS view_reuse_target ON view_reuse (target)",
     )
 
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
-        """Add a hit."""
+        """Add a hit; without ``avoided`` it booked nothing."""
         said = record.predicate
+        avoided: Mapping[str, Any] = said.get("avoided") or {"joules": 0, "u95": 0}
         connection.execute(
             "INSERT INTO view_reuse VALUES (?,?,?,?,?,?,?)",
             (
-                record.place, int(said["of"]), record.member, said["time_unix_ms"], int(said["credit"]),
-                float(said["avoided_joules"]), float(said["avoided_u95"]),
+                record.place, said["of"], record.member, said["time_unix_ms"], said["level"],
+                float(avoided["joules"]), float(avoided["u95"]),
             ),
         )  # fmt: skip
 
@@ -191,5 +183,3 @@ _COMMON = ("ledger", "member", "nonce", "time_unix_ms", "of")
 def default_views() -> tuple[View, ...]:
     """Return the views every ledger is opened with."""
     return (RunsView(), ArtefactsView(), ReuseView())
-
-

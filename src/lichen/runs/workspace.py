@@ -60,7 +60,7 @@ def member_key_path(user: UserConfig, member: str) -> Path:
     named = user.get_text("identity.key")
     if named and member == user.get_text("identity.member"):
         return Path(named).expanduser()
-    return lichen_home() / "keys" / f"{member}.key"
+    return lichen_home() / "keys" / f"{member.replace('/', '%2F')}.key"
 
 
 def read_identity(user: UserConfig, member: str | None = None) -> Identity:

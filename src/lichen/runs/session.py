@@ -1,0 +1,257 @@
+"""`lichen run`, from the request to the result: ask the ledger first, work only when it has no answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from lichen.errors import LichenError
+from lichen.runs.command import Command
+from lichen.runs.hit import absolute_paths, take_hit
+from lichen.runs.interpreter import probe_interpreter
+from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
+from lichen.runs.manifest import command_key
+from lichen.runs.request import Estimate, RunResult
+from lichen.runs.standard_input import describe_standard_input
+from lichen.runs.surroundings import STDIN, Surroundings
+from lichen.runs.train import train
+
+if TYPE_CHECKING:
+    from lichen.runs.lookup import Nearest
+    from lichen.runs.request import Narrator, RunRequest
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["answer_or_run", "ask", "estimate_energy", "prepare", "reuse_policy"]
+
+
+def reuse_policy(workspace: Workspace, request: RunRequest) -> ReusePolicy:
+    """Return whose answers this user takes."""
+    user = workspace.user
+    return ReusePolicy(
+        member=workspace.member,
+        trust=frozenset(user.get_list("reuse.trust")),
+        agree=user.get_count("reuse.agree", 1),
+        accept=request.accept,
+    )
+
+
+def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroundings]:
+    """Understand a request, and make ready to look at what it depends on.
+
+    Raises:
+        UsageError: The command line or an option makes no sense.
+    """
+    project = workspace.project
+    command = Command.parse(
+        request.argv, project, cwd=Path.cwd(), seed_names=(*request.seed, *project.config.seed), environ=os.environ
+    )
+    interpreter = (
+        probe_interpreter(command.executable, workspace.cache_directory)
+        if command.is_python and command.executable
+        else None
+    )
+    surroundings = Surroundings(
+        project, lambda path: workspace.digests.hash_file(Path(path)).sha256, interpreter, dict(os.environ)
+    )
+    standard_input = describe_standard_input()
+    if standard_input.kind == "file" and standard_input.path is not None:
+        surroundings.stdin_digest = workspace.digests.hash_file(standard_input.path).sha256
+    return command, surroundings
+
+
+def ask(
+    workspace: Workspace, request: RunRequest, command: Command, surroundings: Surroundings
+) -> tuple[Answer, Sequence[Nearest], Estimate | None]:
+    """Ask the ledger; on anything but a hit also say what is near and what the run is likely to cost."""
+    answer = look_up(workspace, command, surroundings, reuse_policy(workspace, request))
+    if answer.kind == "hit":
+        return answer, (), None
+    return (
+        answer,
+        nearest_runs(workspace, command, surroundings),
+        estimate_energy(workspace, command, surroundings),
+    )
+
+
+def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: int | None = None) -> RunResult:
+    """Answer a request from the ledger, or run it and record it.
+
+    Args:
+        workspace: Opened by the caller.
+        request: What is asked.
+        narrator: Hears what happens.
+        parent: Index of the run this one is nested in.
+
+    Returns:
+        The result. When the command ran, ``outcome`` says how to leave.
+
+    Raises:
+        UsageError: The request makes no sense, or a hit's outputs may not be put where they belong.
+    """
+    _ = workspace.identity  # a key that is missing or open to others is said before hours of work, not after
+    command, surroundings = prepare(workspace, request)
+    flush_spool(workspace, narrator)
+    stdin = _read_ahead(workspace, command, surroundings)
+    try:
+        if not request.rerun:
+            result = _try_ledger(workspace, request, command, surroundings, narrator)
+            if result is not None:
+                return result
+        return _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
+    finally:
+        if stdin is not None:
+            stdin.close()
+
+
+def _try_ledger(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    *,
+    tell: bool = True,
+) -> RunResult | None:
+    """Return a hit, or None after telling the narrator what was found instead."""
+    try:
+        answer, nearest, estimate = ask(workspace, request, command, surroundings)
+    except LichenError as error:
+        if error.code == "usage":
+            raise
+        narrator.warning(f"the ledger could not be asked: {error}")
+        return None
+    for warning in answer.warnings:
+        narrator.warning(warning)
+    if answer.kind == "hit":
+        assert answer.run is not None
+        if _count_own(workspace, answer.run) >= request.repeat or answer.run.member != workspace.member:
+            outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
+            return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
+    if tell:
+        narrator.missed(answer, nearest, estimate)
+    return None
+
+
+def _count_own(workspace: Workspace, run: EarlierRun) -> int:
+    row = workspace.ledger.connection.execute(
+        "SELECT COUNT(*) FROM view_run WHERE exact = ? AND member = ? AND reusable = 1", (run.exact, workspace.member)
+    ).fetchone()
+    return int(row[0])
+
+
+def _run_alone(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    stdin: IO[bytes] | None,
+    parent: int | None,
+) -> RunResult:
+    """Run under the lease for this request, so that equal work at the same time is done once."""
+    from lichen.runs.lease import Lease
+
+    descriptor = stdin.fileno() if stdin is not None else None
+    if request.rerun or request.repeat > 1:
+        return train(workspace, request, command, surroundings, narrator, stdin=descriptor, parent=parent)
+    lease = Lease(workspace.directory / "leases", _lease_key(workspace, command, surroundings))
+    with lease.acquire(on_wait=narrator.waiting, timeout_seconds=request.wait_seconds_max) as held:
+        if held.waited:
+            fresh = Surroundings(
+                surroundings.project, surroundings.hash_file, surroundings.interpreter, surroundings.environ,
+                surroundings.stdin_digest,
+            )  # fmt: skip
+            result = _try_ledger(workspace, request, command, fresh, narrator, tell=False)
+            if result is not None:
+                return result
+            surroundings = fresh
+        return train(workspace, request, command, surroundings, narrator, stdin=descriptor, parent=parent)
+
+
+def _lease_key(workspace: Workspace, command: Command, surroundings: Surroundings) -> str:
+    """Return a name for this request with this script: cheap, and equal for equal work."""
+    parts = [command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key).hex()]
+    if command.script and command.script.startswith("/"):
+        parts.append(surroundings.digest_of(surroundings.project.name_of(command.script)))
+    parts += [f"{name}={value}" for name, value in sorted(command.seeds.items())]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _read_ahead(workspace: Workspace, command: Command, surroundings: Surroundings) -> IO[bytes] | None:
+    """Read piped input before asking, when such a request read its input before.
+
+    Returns:
+        A file with the input, to be given to the command; None when there is nothing to read ahead.
+    """
+    if describe_standard_input().kind != "pipe":
+        return None
+    key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
+    try:
+        reads_input = any(STDIN in workspace.manifest(cid).data for _, cid in workspace.index.shapes(key, 16))
+    except LichenError:
+        return None
+    if not reads_input:
+        return None
+    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller, who closes it
+    digest = hashlib.sha256()
+    while chunk := os.read(0, 1 << 20):
+        digest.update(chunk)
+        spooled.write(chunk)
+    spooled.flush()
+    os.lseek(spooled.fileno(), 0, os.SEEK_SET)
+    surroundings.stdin_digest = digest.digest()
+    return spooled
+
+
+def estimate_energy(workspace: Workspace, command: Command, surroundings: Surroundings) -> Estimate | None:
+    """Estimate what a run will cost from earlier runs of the same request, else of the same script.
+
+    Returns:
+        Median, and the range widened by each run's own uncertainty; None when nothing like it was ever run.
+    """
+    from lichen.runs.manifest import family_key
+
+    connection = workspace.ledger.connection
+    request_key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
+    for column, key, basis in (
+        ("command", request_key, "same request"),
+        ("family", family_key(command.family, workspace.group_key), "same script"),
+    ):
+        runs = [run for run in runs_by(connection, column, key, 64) if run.status in ("trained", "missed")]
+        if runs:
+            return Estimate(
+                energy_joules=statistics.median(run.energy_joules for run in runs),
+                low_joules=min(max(0.0, run.energy_joules * (1 - run.relative_u95)) for run in runs),
+                high_joules=max(run.energy_joules * (1 + run.relative_u95) for run in runs),
+                run_count=len(runs),
+                basis=basis,
+            )
+    return None
+
+
+def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
+    """Write spooled records into the ledger.
+
+    Returns:
+        How many were written.
+    """
+    from lichen.encoding.statement import Statement
+    from lichen.runs.spool import Spool
+
+    directory = workspace.directory / "spool"
+    if workspace.read_only or not directory.is_dir() or not any(directory.iterdir()):
+        return 0
+    try:
+        return Spool(directory).flush(
+            lambda payload: workspace.ledger.append_signed(
+                Statement.from_bytes(payload), workspace.identity.key, seal=True
+            )
+        )
+    except LichenError as error:
+        narrator.warning(f"spooled records could not be written: {error}")
+        return 0

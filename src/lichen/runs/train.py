@@ -1,0 +1,357 @@
+"""Do the work: run the command under trace and meter, describe it, write it down.
+
+Nothing that fails here changes what the command did: its output is out, its files stand, its exit status is kept. A record that
+the ledger or the store cannot take now is spooled and written later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichen.contracts.registry import derive_fingerprints
+from lichen.encoding.base import b64u, b64u_decode
+from lichen.encoding.statement import Statement, Subject
+from lichen.errors import LichenError
+from lichen.runs.hit import absolute_paths
+from lichen.runs.lookup import runs_by
+from lichen.runs.metrics import RUN_DIRECTORY, collect_metrics, misses_target
+from lichen.runs.observe import Observation, data_digests, observe
+from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
+from lichen.runs.request import RunResult
+from lichen.runs.secrets import mask_secrets
+
+if TYPE_CHECKING:
+    from lichen.energy.measurement import Measurement
+    from lichen.runs.command import Command
+    from lichen.runs.manifest import Manifest
+    from lichen.runs.request import Narrator, RunRequest
+    from lichen.runs.supervise import Outcome
+    from lichen.runs.surroundings import Surroundings
+    from lichen.runs.trace.trace import Trace
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["train"]
+
+_STDOUT_KEPT_BYTES = 4 * 1024 * 1024
+
+
+@dataclass
+class _Watched:
+    """What was seen of a command from outside."""
+
+    outcome: Outcome
+    trace: Trace
+    measurement: Measurement | None
+    warnings: list[str]
+
+
+def train(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    *,
+    stdin: int | None = None,
+    parent: int | None = None,
+) -> RunResult:
+    """Run a command and record it.
+
+    Args:
+        workspace: Ledger, store, identity.
+        request: Options.
+        command: The command, understood.
+        surroundings: Shared with the look-up, so that nothing is hashed twice.
+        narrator: Hears warnings and, if asked for, the record.
+        stdin: Descriptor to use as the command's input; its own standard input when None.
+        parent: Index of the run this one is nested in.
+
+    Returns:
+        How it ended; ``outcome`` is set, and the caller leaves as the command left.
+    """
+    with _scratch(workspace) as scratch:
+        watched = _watch(workspace, request, command, scratch, stdin)
+        for warning in watched.warnings:
+            narrator.warning(warning)
+        if watched.outcome.start_error is not None:
+            narrator.warning(watched.outcome.start_error)
+            return RunResult("failed", watched.outcome.exit_status, outcome=watched.outcome)
+        try:
+            return _describe(workspace, request, command, surroundings, narrator, watched, parent)
+        except (LichenError, OSError) as error:
+            narrator.warning(f"this run was not recorded: {error}")
+            return RunResult(
+                _status(request, watched.outcome, {})[0],
+                watched.outcome.exit_status,
+                measurement=watched.measurement,
+                duration_seconds=watched.outcome.duration_seconds,
+                outcome=watched.outcome,
+            )
+
+
+@contextlib.contextmanager
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    """Make the run's own directory, beside the ledger when that can be written."""
+    base = workspace.cache_directory / "runs"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(dir=base))
+    except OSError:
+        directory = Path(tempfile.mkdtemp(prefix="lichen-run-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _watch(
+    workspace: Workspace, request: RunRequest, command: Command, scratch: Path, stdin: int | None
+) -> _Watched:
+    """Run the command; tracing and metering may fail without it noticing."""
+    from lichen.energy.attribution import TreeAccount
+    from lichen.energy.meter import Meter
+    from lichen.runs.supervise import supervise
+    from lichen.runs.trace.trace import Trace
+    from lichen.runs.trace.tracer import Tracer
+
+    warnings: list[str] = []
+    project = workspace.project
+    watch_directories = _directories(absolute_paths((*request.data, *project.config.data), project.root))
+    tracer = Tracer(
+        project.root,
+        watch_directories,
+        scratch_directory=scratch,
+        means=request.trace or project.config.trace,
+        command=command.argv,
+        directory=Path(command.cwd),
+    )
+    environment = {**os.environ, RUN_DIRECTORY: str(scratch), "LICHEN_RUN_ID": scratch.name}
+    started: Any = None
+    try:
+        environment = tracer.environment(environment)
+        started = tracer.start()
+    except (LichenError, OSError) as error:
+        warnings.append(f"the run is not traced: {error}")
+    meter = None
+    try:
+        meter = Meter(zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone")).start()
+    except LichenError as error:
+        warnings.append(f"the run is not metered: {error.message}")
+    del started
+    outcome = supervise(
+        command.argv,
+        environment=environment,
+        account=TreeAccount(),
+        tracer=tracer,
+        capture_directory=scratch,
+        stdin="auto" if stdin is None else stdin,
+    )
+    measurement = None
+    try:
+        measurement = meter.stop(outcome.usage) if meter is not None else None
+    except LichenError as error:
+        warnings.append(f"the run is not metered: {error.message}")
+    try:
+        trace = tracer.finish()
+    except (LichenError, OSError) as error:
+        trace = Trace(complete=False, reasons=(f"tracer: {error}",))
+    return _Watched(outcome, trace, measurement, [*warnings, *outcome.warnings])
+
+
+def _directories(paths: tuple[str, ...]) -> list[Path]:
+    return [Path(path) if Path(path).is_dir() else Path(path).parent for path in paths]
+
+
+def _status(request: RunRequest, outcome: Outcome, metrics: Mapping[str, float]) -> tuple[str, str | None]:
+    """Return the status of a finished command, and which target it missed."""
+    if outcome.interrupted:
+        return "interrupted", None
+    if outcome.exit_status != 0 and not request.exit_ok:
+        return "failed", None
+    missed = misses_target(metrics, request.target)
+    return ("missed", missed) if missed else ("trained", None)
+
+
+def _describe(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    watched: _Watched,
+    parent: int | None,
+) -> RunResult:
+    outcome = watched.outcome
+    if outcome.stdin.sha256 is not None and outcome.stdin.complete:
+        surroundings.stdin_digest = outcome.stdin.sha256
+    project = workspace.project
+    observation = observe(
+        workspace,
+        command,
+        surroundings,
+        watched.trace,
+        started_ns=outcome.started_ns,
+        declared_data=absolute_paths((*request.data, *project.config.data), project.root),
+        declared_code=absolute_paths((*request.code, *project.config.code), project.root),
+        declared_outputs=absolute_paths((*request.out, *project.config.out), project.root),
+        declared_variables=(*request.env, *project.config.env),
+    )
+    stdout = outcome.stdout_capture.read_bytes()
+    metrics, warnings = collect_metrics(
+        watched.trace.metrics, request.metrics_file, request.patterns, stdout.decode("utf-8", "replace")
+    )
+    for warning in warnings:
+        narrator.warning(warning)
+    status, missed = _status(request, outcome, metrics)
+    _judge(observation, status, outcome)
+    reasons = [(reason.code, reason.text) for reason in observation.reasons]
+    result = RunResult(
+        status=status,
+        exit_status=outcome.exit_status,
+        reusable=observation.reusable,
+        reasons=reasons,
+        measurement=watched.measurement,
+        duration_seconds=outcome.duration_seconds,
+        metrics=metrics,
+        author=workspace.member,
+        outputs=[output.name for output in observation.manifest.outputs],
+        missed_target=missed,
+        outcome=outcome,
+    )
+    if watched.measurement is None:
+        narrator.warning("this run was not recorded: a record without its energy is not written")
+        return result
+    _store_and_record(workspace, request, observation, watched, result, narrator, stdout, parent)
+    return result
+
+
+def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
+    """Add the reasons that do not come from the trace."""
+    from lichen.runs.observe import Reason
+
+    if status == "failed":
+        observation.reasons.insert(0, Reason("exit-status", f"the command ended with status {outcome.exit_status}"))
+    if status == "interrupted":
+        observation.reasons.insert(0, Reason("interrupted", "the run was interrupted"))
+    if outcome.usage is not None and outcome.usage.still_running:
+        observation.reasons.append(Reason("still-running", "a process of the run is still running"))
+    if outcome.stdin.kind == "pipe" and outcome.stdin.size_bytes and not outcome.stdin.complete:
+        observation.reasons.append(Reason("partial", "standard input was not read to its end"))
+
+
+def _store_and_record(
+    workspace: Workspace,
+    request: RunRequest,
+    observation: Observation,
+    watched: _Watched,
+    result: RunResult,
+    narrator: Narrator,
+    stdout: bytes,
+    parent: int | None,
+) -> None:
+    assert watched.measurement is not None
+    detail_cid, _ = workspace.put_private(_detail(request, observation, watched, stdout))
+    manifest = dataclasses.replace(observation.manifest, detail=detail_cid)
+    manifest_cid, manifest_sha256 = workspace.put_private(manifest.to_bytes())
+    result.manifest_cid = manifest_cid
+    facts = RunFacts(
+        status=result.status,
+        reason=result.reasons[0][0] if result.reasons else None,
+        metrics=result.metrics,
+        target=request.target,
+        measurement=watched.measurement,
+        exit_status=result.exit_status,
+        data=data_digests(observation, DATA_INLINE_MAX),
+        parent=parent,
+    )
+    said = run_statement(workspace, manifest, manifest_cid, manifest_sha256, facts)
+    if request.show_record:
+        narrator.record_shown(json.dumps(json.loads(said.to_bytes()), indent=2, ensure_ascii=False))
+    try:
+        appended = workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
+    except LichenError as error:
+        result.spooled = _spool(workspace, said, error, narrator)
+        return
+    result.record = appended.index
+    result.receipt = workspace.ledger.receipt(appended.index).to_text()
+    parts = said.predicate["parts"]
+    with contextlib.suppress(LichenError):  # the index is a cache; the next command catches up
+        workspace.index.add(
+            appended.index, b64u_decode(parts["command"]), b64u_decode(said.predicate["family"]), manifest_cid, manifest
+        )
+    if result.reusable:
+        _dispute_if_different(workspace, appended.index, parts, manifest, narrator)
+
+
+def _spool(workspace: Workspace, said: Statement, error: LichenError, narrator: Narrator) -> str | None:
+    from lichen.runs.spool import Spool
+
+    try:
+        place = Spool(workspace.directory / "spool").add(said.to_bytes())
+    except (LichenError, OSError) as second:
+        narrator.warning(f"the ledger did not take the record ({error.message}), nor did the spool: {second}")
+        return None
+    narrator.warning(f"the ledger did not take the record ({error}); it waits in {place} for the next command")
+    return str(place)
+
+
+def _detail(request: RunRequest, observation: Observation, watched: _Watched, stdout: bytes) -> bytes:
+    """Return the deletable detail: what people want to see and nobody needs for a proof."""
+    outcome = watched.outcome
+    stderr = outcome.stderr_capture.read_bytes()
+    masked, _ = mask_secrets(request.argv)
+    value = {
+        "detail": 1,
+        "argv": list(masked),
+        "host": socket.gethostname(),
+        "started_unix_ms": outcome.started_ns // 1_000_000,
+        "stdout": b64u(stdout[:_STDOUT_KEPT_BYTES]),
+        "stderr": b64u(stderr[:_STDOUT_KEPT_BYTES]),
+        "truncated": outcome.truncated,
+        "reasons": [{"code": reason.code, "text": reason.text} for reason in observation.reasons],
+        "metrics": list(watched.trace.metrics)[-10_000:],
+        "processes": watched.trace.process_count,
+        "written_unix_ms": time.time_ns() // 1_000_000,
+    }
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=str).encode()
+
+
+def _dispute_if_different(
+    workspace: Workspace, index: int, parts: Mapping[str, str], manifest: Manifest, narrator: Narrator
+) -> None:
+    """Open a dispute when equal work is on record with other outputs."""
+    made = [(output.name, output.sha256) for output in manifest.outputs]
+    exact, _ = derive_fingerprints(parts)
+    for run in runs_by(workspace.ledger.connection, "exact", exact, 16):
+        if run.index == index or not run.reusable:
+            continue
+        try:
+            theirs = workspace.manifest(run.manifest_cid)
+        except LichenError:
+            continue
+        if [(output.name, output.sha256) for output in theirs.outputs] == made:
+            continue
+        differing = next(
+            (name for name, digest in made if digest not in {output.sha256 for output in theirs.outputs}), "outputs"
+        )
+        narrator.warning(
+            f"equal work is on record as entry {run.index} with a different {differing}: the script is not deterministic"
+        )
+        subjects = [Subject("exact", exact)]
+        try:
+            said = statement(workspace, "dispute", subjects, {"of": run.index, "against": index})
+            workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
+        except LichenError as error:
+            narrator.warning(f"the difference could not be recorded: {error}")
+        return
