@@ -87,11 +87,10 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
         yield ""
 
 
-def _value_name(parameter: click.Parameter) -> str:
-    """What stands for the value: the choices, else the parameter's own word, else its type."""
-    if isinstance(parameter.type, click.Choice):
-        return "\\|".join(str(choice) for choice in parameter.type.choices)
-    return (parameter.metavar or parameter.type.name).upper()
+def _value_name(option: click.Option) -> str:
+    """What stands for the value: the option's own word, its name when it is a choice, else its type."""
+    named = option.name if isinstance(option.type, click.Choice) else option.type.name
+    return (option.metavar or named or "value").upper()
 
 
 def _argument_name(argument: click.Argument) -> str:
@@ -120,6 +119,8 @@ def _option_help(option: click.Option) -> str:
     """Meaning, default, repetition and environment variable of an option."""
     notes = []
     default = option.default
+    if isinstance(option.type, click.Choice):
+        notes.append("one of " + ", ".join(f"`{choice}`" for choice in option.type.choices))
     if option.required:
         notes.append("required")
     if option.multiple:

@@ -117,7 +117,7 @@ def test_a_command_is_written_as_markdown() -> None:
         *("```text", "Example:", "  sample ask this", "```", ""),
         *("| Argument | Meaning |", "|---|---|", "| `SOURCE` | required |", ""),
         *("| Option | Meaning |", "|---|---|"),
-        "| `--kind` `exact\\|near` | What \\| how. (default: `exact`) |",
+        "| `--kind` `KIND` | What \\| how. (one of `exact`, `near`; default: `exact`) |",
         "| `-v`, `--verbose` | Say more. |",
         "| `--tag` `TEXT` | A tag. (may be given several times; variable: `TAGS`) |",
         *("", "See also: nothing.", ""),
