@@ -14,8 +14,17 @@ world finds the same thing under the same name. The ledger holds names only; the
 from __future__ import annotations
 
 from lichen.content.cid import Cid
-from lichen.content.files import StatKey
+from lichen.content.files import FileChangedError, StatKey
 from lichen.content.store import ArtefactStore, Fetched
 from lichen.content.unixfs import ArtefactHash, hash_bytes, hash_file
 
-__all__ = ["ArtefactHash", "ArtefactStore", "Cid", "Fetched", "StatKey", "hash_bytes", "hash_file"]
+__all__ = [
+    "ArtefactHash",
+    "ArtefactStore",
+    "Cid",
+    "Fetched",
+    "FileChangedError",
+    "StatKey",
+    "hash_bytes",
+    "hash_file",
+]

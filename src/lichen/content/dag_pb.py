@@ -9,12 +9,22 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lichen.content.cid import DAG_PB, RAW, SHA256_PREFIX
 
-__all__ = ["Link", "directory_data", "encode_node", "encode_varint", "file_data", "symlink_data"]
+__all__ = [
+    "Link",
+    "directory_data",
+    "encode_node",
+    "encode_varint",
+    "file_data",
+    "link_to",
+    "shard_data",
+    "symlink_data",
+]
 
 RAW_CID_PREFIX = bytes([1, RAW]) + SHA256_PREFIX
 NODE_CID_PREFIX = bytes([1, DAG_PB]) + SHA256_PREFIX
@@ -22,6 +32,8 @@ NODE_CID_PREFIX = bytes([1, DAG_PB]) + SHA256_PREFIX
 TYPE_DIRECTORY = 1
 TYPE_FILE = 2
 TYPE_SYMLINK = 4
+TYPE_SHARD = 5
+MURMUR3 = 0x22  # multihash code of the function that places names in shards
 
 
 class Link(NamedTuple):
@@ -88,3 +100,27 @@ def directory_data() -> bytes:
 def symlink_data(target: bytes) -> bytes:
     """UnixFS message of a symbolic link to ``target``."""
     return bytes([0x08, TYPE_SYMLINK, 0x12]) + encode_varint(len(target)) + target
+
+
+def shard_data(bitfield: bytes, fanout: int) -> bytes:
+    """UnixFS message of one shard of a large directory.
+
+    Args:
+        bitfield: Which slots are taken, one bit each, the last slot's first, without leading zero bytes.
+        fanout: How many slots there are.
+    """
+    return b"".join((
+        bytes([0x08, TYPE_SHARD, 0x12]), encode_varint(len(bitfield)), bitfield,
+        b"\x28", encode_varint(MURMUR3),
+        b"\x30", encode_varint(fanout),
+    ))  # fmt: skip
+
+
+def link_to(block: bytes, children: Sequence[Link], name: bytes = b"") -> Link:
+    """Make the link to a node from its encoding and the links in it."""
+    return Link(
+        NODE_CID_PREFIX + hashlib.sha256(block).digest(),
+        sum(child.content_size for child in children),
+        len(block) + sum(child.total_size for child in children),
+        name,
+    )

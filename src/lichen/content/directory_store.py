@@ -10,7 +10,7 @@
 
 Objects hold the artefact's own bytes, not raw blocks, so a store costs no more than the files in it and can be searched
 with ordinary tools. Because an object's name is its hash, two writers of one artefact write the same bytes, and the
-last rename wins.
+last rename wins. An object is readable by nobody who could not read its source and the store's directory.
 """
 
 from __future__ import annotations
@@ -23,30 +23,39 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from lichen.content.cid import Cid
-from lichen.content.files import StrPath, open_regular, raise_write_error, show_path
+from lichen.content.files import StrPath, file_changed, open_regular, raise_write_error, show_path, write_all
 from lichen.content.placement import Destination
 from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, damaged, too_large
 from lichen.content.unixfs import (
     CHUNK_SIZE,
     ArtefactHash,
+    Progress,
     fill_from_descriptor,
     hash_bytes,
     hash_stream,
     layout_of_stream,
+    report_to,
 )
 from lichen.content.verified_reader import VerifiedReader
-from lichen.errors import EncodingError, FormatVersionError, StorageError, UsageError, VerificationError
+from lichen.errors import (
+    EncodingError,
+    FormatVersionError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+    VerificationError,
+)
 
 __all__ = ["DirectoryStore"]
 
 FORMAT = "lichen store 1\n"
-FICLONE = 0x40049409  # ioctl: share the source's blocks, copy on write
-ABANDONED_SECONDS = 600  # an unlocked incoming file older than this has no writer
+FICLONE = 0x40049409  # ioctl of Linux: share the source's blocks, copy on write
+ABANDONED_SECONDS = 600  # an incoming file untouched for this long and locked by nobody has no writer
 
 
 class DirectoryStore:
@@ -58,6 +67,7 @@ class DirectoryStore:
     Raises:
         UsageError: The path is there but is not a directory.
         FormatVersionError: A newer Lichen made this store.
+        StorageError: The directory cannot be read.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -65,43 +75,65 @@ class DirectoryStore:
         self._objects = self.path / "objects"
         self._incoming = self.path / "incoming"
         self._damaged = self.path / "damaged"
-        self._is_prepared = False
+        self._readers_mask = 0  # permission bits that objects may have; 0 until the store is prepared
         self._check_format()
 
     # Putting
 
     def put_file(
-        self, path: StrPath, *, known: ArtefactHash | None = None, durable: bool = True
+        self,
+        path: StrPath,
+        *,
+        known: ArtefactHash | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
     ) -> ArtefactHash:
         """Copy a file into the store and name it; see ``ArtefactStore.put_file``."""
         if known is not None and self._present_size(known.cid) == known.size_bytes:
             return known
-        with self._new_object(show_path(path)) as incoming:
+        with open_regular(path) as (source, status):
+            small = os.read(source, CHUNK_SIZE + 1) if status.st_size <= CHUNK_SIZE else None
+            if small is not None and len(small) > CHUNK_SIZE:
+                raise file_changed(path)
+        if small is not None:
+            if progress is not None:
+                progress(len(small))
+            return self._put_small(small, status.st_mode, durable)
+        with self._new_object(path) as incoming:
             with open_regular(path) as (source, status):
-                source_mode = status.st_mode
-                names = self._copy_in(source, incoming.descriptor)
-            incoming.commit(names.cid, 0o400 | source_mode & 0o044, durable)
+                names = self._copy_in(source, incoming.descriptor, progress)
+                if names.size_bytes != status.st_size:
+                    raise file_changed(path)
+            incoming.commit(names.cid, status.st_mode, durable)
         return names
 
     def put_bytes(self, data: bytes, *, durable: bool = True) -> ArtefactHash:
         """Store an artefact held in memory; see ``ArtefactStore.put_bytes``."""
+        if len(data) <= CHUNK_SIZE:
+            return self._put_small(data, 0o444, durable)
         names = hash_bytes(data)
-        if self._present_size(names.cid) == len(data) and len(data) <= CHUNK_SIZE:
-            with contextlib.suppress(VerificationError):
-                self.read_bytes(names.cid)
-                return names
         with self._new_object(str(names.cid)) as incoming:
-            incoming.write(memoryview(data))
+            write_all(incoming.descriptor, memoryview(data), self.path)
             incoming.commit(names.cid, 0o444, durable)
         return names
 
-    def _copy_in(self, source: int, target: int) -> ArtefactHash:
+    def _put_small(self, data: bytes, source_mode: int, durable: bool) -> ArtefactHash:
+        names = hash_bytes(data)
+        if self._present_size(names.cid) == len(data):
+            with contextlib.suppress(VerificationError, NotFoundError, StorageError):
+                self.read_bytes(names.cid)
+                return names
+        with self._new_object(str(names.cid)) as incoming:
+            write_all(incoming.descriptor, memoryview(data), self.path)
+            incoming.commit(names.cid, source_mode, durable)
+        return names
+
+    def _copy_in(self, source: int, target: int, progress: Progress | None) -> ArtefactHash:
         """Copy an open file while naming it; share its blocks instead where the file system can."""
         if _clone(source, target):
-            return hash_stream(fill_from_descriptor(target))
-        return hash_stream(
-            fill_from_descriptor(source), sink=lambda view: _write_all(target, view, self.path)
-        )
+            return hash_stream(fill_from_descriptor(target), report_to(progress))
+        copy = _copier(target, self.path)
+        return hash_stream(fill_from_descriptor(source), (copy, *report_to(progress)))
 
     # Reading
 
@@ -120,7 +152,7 @@ class DirectoryStore:
         """Open an artefact, verified; see ``ArtefactStore.open``."""
         with self._object(cid) as (descriptor, size):
             if size <= CHUNK_SIZE:
-                return io.BytesIO(self._read_verified(cid, descriptor, size))
+                return io.BytesIO(self._read_verified(cid, descriptor))
             layout = layout_of_stream(fill_from_descriptor(descriptor))
             self._check(cid, layout.cid())
             return io.BufferedReader(VerifiedReader(os.dup(descriptor), layout, cid), CHUNK_SIZE)
@@ -130,7 +162,7 @@ class DirectoryStore:
         with self._object(cid) as (descriptor, size):
             if size > limit:
                 raise too_large(cid, size, limit)
-            return self._read_verified(cid, descriptor, size)
+            return self._read_verified(cid, descriptor)
 
     def fetch_to(
         self,
@@ -141,6 +173,7 @@ class DirectoryStore:
         overwrite: bool = False,
         within: StrPath | None = None,
         durable: bool = False,
+        progress: Progress | None = None,
     ) -> Fetched:
         """Restore an artefact to a path; see ``ArtefactStore.fetch_to``."""
         destination = Destination(path, within)
@@ -152,12 +185,10 @@ class DirectoryStore:
                 return Fetched(False, size)
             with destination.incoming(directory, present, mode=mode, durable=durable) as target:
                 if _clone(source, target):
-                    layout = layout_of_stream(fill_from_descriptor(target))
+                    layout = layout_of_stream(fill_from_descriptor(target), report_to(progress))
                 else:
-                    layout = layout_of_stream(
-                        fill_from_descriptor(source),
-                        sink=lambda view: _write_all(target, view, destination.path),
-                    )
+                    copy = _copier(target, destination.path)
+                    layout = layout_of_stream(fill_from_descriptor(source), (copy, *report_to(progress)))
                 self._check(cid, layout.cid())
         return Fetched(True, layout.size_bytes)
 
@@ -165,12 +196,13 @@ class DirectoryStore:
 
     def delete(self, cid: Cid) -> bool:
         """Forget an artefact; see ``ArtefactStore.delete``."""
+        path = self._object_path(cid)
         try:
-            self._object_path(cid).unlink()
-        except FileNotFoundError:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise_write_error(self._object_path(cid), error)
+            raise_write_error(path, error)
         return True
 
     def list(self) -> Iterator[Cid]:
@@ -188,7 +220,7 @@ class DirectoryStore:
         return StoreUsage(count, size)
 
     def sweep(self, older_than_seconds: float = ABANDONED_SECONDS) -> int:
-        """Remove what killed writers left behind.
+        """Remove what killed writers left behind; done at the first put of every process.
 
         Args:
             older_than_seconds: Age below which an incoming file is left alone.
@@ -200,17 +232,8 @@ class DirectoryStore:
         with contextlib.suppress(FileNotFoundError), os.scandir(self._incoming) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_mtime > time.time() - older_than_seconds:
-                        continue
-                    descriptor = os.open(
-                        entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-                    )
-                    try:
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        os.unlink(entry.path)  # noqa: PTH108
-                        removed += 1
-                    finally:
-                        os.close(descriptor)
+                    if entry.stat(follow_symlinks=False).st_mtime <= time.time() - older_than_seconds:
+                        removed += _unlink_unlocked(entry.path)
         return removed
 
     # Inside
@@ -225,10 +248,7 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StorageError(
-                f"the store {show_path(self.path)} cannot be read: {error.strerror}",
-                remedy="Check its owner and mode.",
-            ) from error
+            raise self._unreadable(error) from error
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     @contextlib.contextmanager
@@ -241,50 +261,51 @@ class DirectoryStore:
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
                 raise absent(cid) from error
-            raise StorageError(
-                f"{cid} in the store {show_path(self.path)} cannot be read: {error.strerror}",
-                remedy="Check the owner and mode of the store.",
-            ) from error
+            raise self._unreadable(error) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise absent(cid)
             yield descriptor, status.st_size
         except OSError as error:
-            raise StorageError(
-                f"{cid} in the store {show_path(self.path)} cannot be read: {error.strerror}",
-                remedy="Check the disk it lies on.",
-            ) from error
+            raise self._unreadable(error) from error
         finally:
             os.close(descriptor)
 
-    def _read_verified(self, cid: Cid, descriptor: int, size: int) -> bytes:
-        with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
-            data = file.readall()
-        if data is None or len(data) != size:
-            data = data or b""
+    def _read_verified(self, cid: Cid, descriptor: int) -> bytes:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read()
         self._check(cid, hash_bytes(data).cid)
         return data
 
     def _check(self, cid: Cid, calculated: Cid) -> None:
+        """Compare what the stored bytes hash to with their name; set them aside when they differ."""
         if calculated == cid:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a store that may not be written is read all the same
             self._damaged.mkdir(exist_ok=True)
             self._object_path(cid).rename(self._damaged / f"{cid}.{secrets.token_hex(4)}")
         raise damaged(cid, calculated)
 
     def _entries(self) -> Iterator[tuple[Cid, os.DirEntry[str]]]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._objects) as shards:
-            for shard in shards:
-                if not shard.is_dir(follow_symlinks=False):
-                    continue
-                with os.scandir(shard.path) as entries:
-                    for entry in entries:
-                        with contextlib.suppress(EncodingError):
-                            cid = Cid.parse(entry.name)
-                            if entry.is_file(follow_symlinks=False):
-                                yield cid, entry
+        try:
+            with contextlib.suppress(FileNotFoundError), os.scandir(self._objects) as shards:
+                for shard in shards:
+                    if shard.is_dir(follow_symlinks=False):
+                        with os.scandir(shard.path) as entries:
+                            for entry in entries:
+                                with contextlib.suppress(EncodingError):
+                                    cid = Cid.parse(entry.name)
+                                    if entry.is_file(follow_symlinks=False):
+                                        yield cid, entry
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"the store {show_path(self.path)} cannot be read: {error.strerror}",
+            remedy="Check its owner and mode, and the disk it lies on.",
+        )
 
     def _check_format(self) -> None:
         try:
@@ -296,10 +317,7 @@ class DirectoryStore:
                 f"{show_path(self.path)} is not a directory", remedy="Name the store's directory."
             ) from error
         except OSError as error:
-            raise StorageError(
-                f"the store {show_path(self.path)} cannot be read: {error.strerror}",
-                remedy="Check its owner and mode.",
-            ) from error
+            raise self._unreadable(error) from error
         if text != FORMAT:
             raise FormatVersionError(
                 f"the store {show_path(self.path)} says {text.strip()[:40]!r}, this Lichen reads {FORMAT.strip()!r}",
@@ -307,8 +325,6 @@ class DirectoryStore:
             )
 
     def _prepare(self) -> None:
-        if self._is_prepared:
-            return
         try:
             for directory in (self._objects, self._incoming):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -317,77 +333,92 @@ class DirectoryStore:
                 temporary = self._incoming / f"format.{secrets.token_hex(8)}"
                 temporary.write_text(FORMAT, "ascii")
                 temporary.rename(marker)
+            self._readers_mask = 0o400 | self.path.stat().st_mode & 0o044
         except OSError as error:
             raise_write_error(self.path, error)
         self.sweep()
-        self._is_prepared = True
 
     @contextlib.contextmanager
-    def _new_object(self, shown: str) -> Iterator[_Incoming]:
-        self._prepare()
+    def _new_object(self, shown: StrPath) -> Iterator[_Incoming]:
+        """Open a new object; when the block ends without ``commit`` nothing of it remains."""
+        if not self._readers_mask:
+            self._prepare()
         incoming = _Incoming(self, self._incoming / secrets.token_hex(16), shown)
         try:
             yield incoming
         finally:
             incoming.close()
 
+    def _place(self, temporary: Path, cid: Cid, durable: bool) -> None:
+        """Give a finished object its name."""
+        target = self._object_path(cid)
+        try:
+            temporary.rename(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.rename(target)
+            if durable:
+                _sync_directory(self._objects)
+        if durable:
+            _sync_directory(target.parent)
+
+    def _mode(self, source_mode: int) -> int:
+        return 0o400 | source_mode & self._readers_mask
+
 
 class _Incoming:
     """An object being written: invisible until ``commit``, gone after ``close`` if never committed."""
 
-    def __init__(self, store: DirectoryStore, path: Path, shown: str) -> None:
+    def __init__(self, store: DirectoryStore, path: Path, shown: StrPath) -> None:
         self._store = store
         self._path = path
-        self._is_committed = False
         self._shown = shown
+        self._is_placed = False
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise_write_error(store.path, error)
-        with contextlib.suppress(OSError):  # a file system without locks still has the age limit
+        with contextlib.suppress(OSError):  # where files cannot be locked, the age limit alone protects them
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def write(self, view: memoryview) -> None:
-        _write_all(self.descriptor, view, self._store.path)
-
-    def commit(self, cid: Cid, mode: int, durable: bool) -> None:
+    def commit(self, cid: Cid, source_mode: int, durable: bool) -> None:
         """Make the object visible under its name.
 
         Args:
             cid: What was written.
-            mode: Permission bits, before the umask.
+            source_mode: Mode of the file it came from; the object is readable by no more users.
             durable: Survive a power cut.
         """
-        target = self._store._object_path(cid)
         try:
-            os.fchmod(self.descriptor, mode & ~_umask())
+            os.fchmod(self.descriptor, self._store._mode(source_mode))
             if durable:
                 os.fsync(self.descriptor)
-            try:
-                self._path.rename(target)
-            except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._path.rename(target)
-                if durable:
-                    _sync_directory(target.parent.parent)
-            self._is_committed = True
-            if durable:
-                _sync_directory(target.parent)
+            self._store._place(self._path, cid, durable)
+            self._is_placed = True
         except OSError as error:
             raise_write_error(self._store.path, error)
 
     def close(self) -> None:
+        """Close the file, and remove it if it was not committed."""
         os.close(self.descriptor)
-        if not self._is_committed:
+        if not self._is_placed:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
 
-def _umask() -> int:
-    """Return the process's umask; there is no way to read it without setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _unlink_unlocked(path: str) -> bool:
+    """Remove a file unless its writer still holds it.
+
+    Raises:
+        OSError: It is held, or gone, or may not be removed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(path).unlink()
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _sync_directory(path: Path) -> None:
@@ -407,14 +438,6 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def _write_all(descriptor: int, view: memoryview, path: Path) -> None:
-    """Write every byte.
-
-    Raises:
-        StorageError: The disk is full or failed.
-    """
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except OSError as error:
-            raise_write_error(path, error)
+def _copier(target: int, path: Path) -> Callable[[memoryview], None]:
+    """Make the sink that writes a stream to an open file; ``path`` is named when that fails."""
+    return lambda view: write_all(target, view, path)

@@ -7,10 +7,17 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from lichen.content.cid import Cid
-from lichen.content.files import StrPath, open_regular, raise_write_error
+from lichen.content.files import StrPath, open_regular, write_all
 from lichen.content.placement import Destination
 from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, too_large
-from lichen.content.unixfs import ArtefactHash, fill_from_descriptor, hash_bytes, hash_stream
+from lichen.content.unixfs import (
+    ArtefactHash,
+    Progress,
+    fill_from_descriptor,
+    hash_bytes,
+    hash_stream,
+    report_to,
+)
 
 __all__ = ["MemoryStore"]
 
@@ -22,14 +29,19 @@ class MemoryStore:
         self._artefacts: dict[Cid, bytes] = {}
 
     def put_file(
-        self, path: StrPath, *, known: ArtefactHash | None = None, durable: bool = True
+        self,
+        path: StrPath,
+        *,
+        known: ArtefactHash | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
     ) -> ArtefactHash:
         """Keep a copy of a file; see ``ArtefactStore.put_file``."""
         if known is not None and known.cid in self._artefacts:
             return known
         kept = bytearray()
         with open_regular(path) as (descriptor, _):
-            names = hash_stream(fill_from_descriptor(descriptor), sink=kept.extend)
+            names = hash_stream(fill_from_descriptor(descriptor), (kept.extend, *report_to(progress)))
         self._artefacts[names.cid] = bytes(kept)
         return names
 
@@ -67,6 +79,7 @@ class MemoryStore:
         overwrite: bool = False,
         within: StrPath | None = None,
         durable: bool = False,
+        progress: Progress | None = None,
     ) -> Fetched:
         """Restore an artefact to a path; see ``ArtefactStore.fetch_to``."""
         destination = Destination(path, within)
@@ -77,15 +90,10 @@ class MemoryStore:
             )
             if is_same:
                 return Fetched(False, len(data))
-            with (
-                destination.incoming(directory, present, mode=mode, durable=durable) as target,
-                open(target, "wb", closefd=False) as file,
-            ):
-                try:
-                    file.write(data)
-                    file.flush()
-                except OSError as error:
-                    raise_write_error(path, error)
+            with destination.incoming(directory, present, mode=mode, durable=durable) as target:
+                write_all(target, memoryview(data), path)
+        if progress is not None:
+            progress(len(data))
         return Fetched(True, len(data))
 
     def delete(self, cid: Cid) -> bool:

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from lichen.content.cid import Cid
 from lichen.content.files import StrPath
-from lichen.content.unixfs import ArtefactHash
+from lichen.content.unixfs import ArtefactHash, Progress
 from lichen.errors import NotFoundError, UsageError, VerificationError
 
 __all__ = ["READ_SIZE_MAX", "ArtefactStore", "Fetched", "StoreUsage"]
@@ -50,7 +50,12 @@ class ArtefactStore(Protocol):
     """Where artefacts lie."""
 
     def put_file(
-        self, path: StrPath, *, known: ArtefactHash | None = None, durable: bool = True
+        self,
+        path: StrPath,
+        *,
+        known: ArtefactHash | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
     ) -> ArtefactHash:
         """Copy a file into the store and name it; what is stored is exactly what was named.
 
@@ -58,6 +63,7 @@ class ArtefactStore(Protocol):
             path: A regular file, or a symbolic link to one.
             known: The file's names when they are known to be current; the file is not read if the store has it.
             durable: Return only when the artefact would survive a power cut.
+            progress: Told of every piece read.
 
         Raises:
             UsageError: Nothing there, not a regular file, or not readable.
@@ -113,6 +119,7 @@ class ArtefactStore(Protocol):
         overwrite: bool = False,
         within: StrPath | None = None,
         durable: bool = False,
+        progress: Progress | None = None,
     ) -> Fetched:
         """Restore an artefact to a path: verified while copied, then renamed into place.
 
@@ -122,8 +129,9 @@ class ArtefactStore(Protocol):
                 same content, so that nothing is lost; the same artefact is left alone.
             mode: Permission bits of the new file.
             overwrite: Replace whatever file lies there, even if the store lacks its content.
-            within: Directory that ``path`` must stay inside, symbolic links in its parents included.
+            within: Directory that ``path`` must stay inside; no parent below it may be a symbolic link.
             durable: Return only when the file would survive a power cut.
+            progress: Told of every piece copied.
 
         Raises:
             NotFoundError: The store does not hold it.

@@ -14,34 +14,36 @@ Source:
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from lichen.content.cid import DAG_PB, RAW, Cid
-from lichen.content.dag_pb import NODE_CID_PREFIX, RAW_CID_PREFIX, Link, encode_node, file_data
-from lichen.content.files import FileChangedError, StrPath, open_regular, show_path
-from lichen.content.pipeline import stream_buffers
+from lichen.content.dag_pb import RAW_CID_PREFIX, Link, encode_node, file_data, link_to
+from lichen.content.files import StrPath, file_changed, open_regular
+from lichen.content.pipeline import Fill, Work, stream_buffers
 
 __all__ = [
     "CHUNK_SIZE",
     "NODE_WIDTH",
     "ArtefactHash",
     "BlockLayout",
+    "Progress",
+    "fill_from_descriptor",
     "hash_bytes",
     "hash_descriptor",
     "hash_file",
     "hash_stream",
+    "layout_of_stream",
 ]
 
 CHUNK_SIZE = 2**18  # (= 262144) bytes in a leaf
 NODE_WIDTH = 174  # children of a node
 DIGEST_SIZE = 32  # bytes of a SHA-256
 
-Fill = Callable[[memoryview], int]
-"""Fills a buffer from its start and returns how many bytes it holds; 0 means the end."""
+Progress = Callable[[int], object]
+"""Is told how many bytes were read since the last call."""
 
 
 class ArtefactHash(NamedTuple):
@@ -103,13 +105,7 @@ class BlockLayout:
             for start in range(0, len(links), self.node_width):
                 children = links[start : start + self.node_width]
                 block = encode_node(children, file_data(child.content_size for child in children))
-                parents.append(
-                    Link(
-                        NODE_CID_PREFIX + hashlib.sha256(block).digest(),
-                        sum(child.content_size for child in children),
-                        len(block) + sum(child.total_size for child in children),
-                    )
-                )
+                parents.append(link_to(block, children))
                 blocks.append(block)
             links = parents
             yield links, blocks
@@ -140,81 +136,88 @@ def hash_bytes(data: bytes) -> ArtefactHash:
     return ArtefactHash(BlockLayout(leaves, len(data)).cid(), whole, len(data))
 
 
-def hash_stream(fill: Fill, *, sink: Callable[[memoryview], None] | None = None) -> ArtefactHash:
+def hash_stream(fill: Fill, sinks: Sequence[Work] = ()) -> ArtefactHash:
     """Name whatever a reader gives, in one pass and flat memory.
 
     Args:
-        fill: Fills each buffer whole until the end of the stream; see ``Fill``.
-        sink: Is handed every byte that was hashed, in order; used to copy while naming.
+        fill: Fills each buffer whole until the end of the stream.
+        sinks: Are handed every byte that was hashed, in order; used to copy while naming.
 
     Returns:
         The names of the bytes that were read.
     """
     whole = hashlib.sha256()
-    layout = _read_layout(fill, (whole.update,), sink)
+    layout = _read_layout(fill, (whole.update,), sinks)
     return ArtefactHash(layout.cid(), whole.digest(), layout.size_bytes)
 
 
-def layout_of_stream(fill: Fill, *, sink: Callable[[memoryview], None] | None = None) -> BlockLayout:
-    """Hash only the chunks of a stream: half the work, for when the CID alone is to be checked."""
-    return _read_layout(fill, (), sink)
+def layout_of_stream(fill: Fill, sinks: Sequence[Work] = ()) -> BlockLayout:
+    """Hash only the chunks of a stream: half the work of ``hash_stream``, for when the CID alone is wanted."""
+    return _read_layout(fill, (), sinks)
 
 
-def _read_layout(
-    fill: Fill, lanes: tuple[Callable[[memoryview], None], ...], sink: Callable[[memoryview], None] | None
-) -> BlockLayout:
+def _read_layout(fill: Fill, works: Sequence[Work], sinks: Sequence[Work]) -> BlockLayout:
     leaves = bytearray()
 
     def add_leaves(view: memoryview) -> None:
         for start in range(0, len(view), CHUNK_SIZE):
             leaves.extend(hashlib.sha256(view[start : start + CHUNK_SIZE]).digest())
 
-    size = stream_buffers(fill, (add_leaves, *lanes), sink)
+    size = stream_buffers(fill, (add_leaves, *works), sinks)
     if not size:
         leaves.extend(hashlib.sha256(b"").digest())
     return BlockLayout(bytes(leaves), size)
 
 
-def hash_file(path: StrPath, *, follow_symlinks: bool = True) -> ArtefactHash:
+def hash_file(
+    path: StrPath, *, follow_symlinks: bool = True, progress: Progress | None = None
+) -> ArtefactHash:
     """Name a file, reading it once.
 
     Args:
         path: A regular file of any size.
         follow_symlinks: Whether ``path`` itself may be a symbolic link.
+        progress: Told of every piece read.
 
     Raises:
         UsageError: Nothing there, not a regular file, or not readable.
-        FileChangedError: Edited while it was read.
+        FileChangedError: Written to while it was read.
         StorageError: The disk failed.
     """
     with open_regular(path, follow_symlinks=follow_symlinks) as (descriptor, status):
-        result = hash_descriptor(descriptor, status.st_size)
-        if result.size_bytes != status.st_size and status.st_size:
-            raise FileChangedError(
-                f"{show_path(path)} changed while it was being read",
-                remedy="Wait until nothing writes to it, then try again.",
-            )
-        return result
+        names = hash_descriptor(descriptor, status.st_size, progress=progress)
+        if names.size_bytes != status.st_size and status.st_size:  # what the kernel makes up claims size 0
+            raise file_changed(path)
+        return names
 
 
-def hash_descriptor(descriptor: int, size_bytes: int) -> ArtefactHash:
+def hash_descriptor(descriptor: int, size_bytes: int, *, progress: Progress | None = None) -> ArtefactHash:
     """Name the rest of an open file.
 
     Args:
         descriptor: Positioned where reading starts.
         size_bytes: How many bytes are expected; more or fewer are read as they come.
+        progress: Told of every piece read.
 
     Raises:
         OSError: Reading failed.
     """
-    head = b""
     if size_bytes <= CHUNK_SIZE:
-        head = os.read(descriptor, size_bytes + 1)
-        if len(head) <= size_bytes and not os.read(descriptor, 1):
-            whole = hashlib.sha256(head).digest()
-            return ArtefactHash(Cid(RAW, whole), whole, len(head))
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    return hash_stream(fill_from_descriptor(descriptor))
+        data = os.read(descriptor, size_bytes + 1)
+        if len(data) == size_bytes:
+            whole = hashlib.sha256(data).digest()
+            if progress is not None:
+                progress(size_bytes)
+            return ArtefactHash(Cid(RAW, whole), whole, size_bytes)
+        os.lseek(descriptor, -len(data), os.SEEK_CUR)
+    return hash_stream(fill_from_descriptor(descriptor), report_to(progress))
+
+
+def report_to(progress: Progress | None) -> tuple[Work, ...]:
+    """Turn a progress callback into the sinks of a stream."""
+    if progress is None:
+        return ()
+    return (lambda view: progress(len(view)),)
 
 
 def fill_from_descriptor(descriptor: int) -> Fill:
@@ -224,21 +227,6 @@ def fill_from_descriptor(descriptor: int) -> Fill:
         filled = 0
         while filled < len(view):
             count = os.readv(descriptor, [view[filled:]])
-            if not count:
-                break
-            filled += count
-        return filled
-
-    return fill
-
-
-def fill_from_reader(reader: io.BufferedIOBase) -> Fill:
-    """Make a reader of a binary stream that returns short only at its end."""
-
-    def fill(view: memoryview) -> int:
-        filled = 0
-        while filled < len(view):
-            count = reader.readinto(view[filled:])
             if not count:
                 break
             filled += count
