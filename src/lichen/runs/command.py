@@ -72,7 +72,9 @@ class Command:
             UsageError: No words, or a seed name that nothing answers to.
         """
         if not argv:
-            raise UsageError("no command given", remedy="Write it after --, as in: lichen run -- python train.py")
+            raise UsageError(
+                "no command given", remedy="Write it after --, as in: lichen run -- python train.py"
+            )
         env = os.environ if environ is None else environ
         executable = _resolve(argv[0], cwd, env)
         is_python = _is_python(argv[0], executable)
@@ -100,7 +102,9 @@ class Command:
         """Script and kind of interpreter: what stays when every argument changes."""
         if not self.is_python:
             return self.canonical[:1]
-        end = next((i for i, word in enumerate(self.argv) if i and not word.startswith("-")), len(self.argv) - 1)
+        end = next(
+            (i for i, word in enumerate(self.argv) if i and not word.startswith("-")), len(self.argv) - 1
+        )
         return ("python", *self.canonical[1 : end + 1]) if self.script != "-c" else ("python", "-c")
 
 

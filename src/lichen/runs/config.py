@@ -54,13 +54,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}", remedy="Correct or remove the line it names.") from error
+        raise UsageError(
+            f"{path} is not valid TOML: {error}", remedy="Correct or remove the line it names."
+        ) from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", remedy="Check the file's permissions.") from error
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", remedy="Check the file's permissions."
+        ) from error
 
 
 def _check_type(path: Path, key: str, value: object, expected: type) -> None:
-    strings = expected is not list or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+    strings = expected is not list or (
+        isinstance(value, list) and all(isinstance(item, str) for item in value)
+    )
     if not isinstance(value, expected) or isinstance(value, bool) or not strings:
         wanted = {str: "a string", list: "a list of strings", int: "a whole number"}[expected]
         raise UsageError(f"{path}: {key} must be {wanted}, not {value!r}", remedy=f"Write {key} as {wanted}.")
@@ -96,7 +102,9 @@ class ProjectConfig:
             raise UsageError(f"{path}: unknown key {unknown[0]!r}", remedy=f"Known keys: {known}.")
         for key, value in values.items():
             _check_type(path, key, value, _PROJECT_KEYS[key])
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        )
 
 
 @dataclass
@@ -117,7 +125,9 @@ class UserConfig:
         config = cls(path)
         for table, content in _read_toml(path).items():
             if not isinstance(content, dict):
-                raise UsageError(f"{path}: {table!r} stands outside a table", remedy="Put it under [identity] or [reuse].")
+                raise UsageError(
+                    f"{path}: {table!r} stands outside a table", remedy="Put it under [identity] or [reuse]."
+                )
             for key, value in content.items():
                 config._check(f"{table}.{key}", value)
                 config.values[f"{table}.{key}"] = value
@@ -125,7 +135,9 @@ class UserConfig:
 
     def _check(self, name: str, value: object) -> None:
         if name not in _USER_KEYS:
-            raise UsageError(f"{self.path}: unknown setting {name!r}", remedy=f"Known: {', '.join(sorted(_USER_KEYS))}.")
+            raise UsageError(
+                f"{self.path}: unknown setting {name!r}", remedy=f"Known: {', '.join(sorted(_USER_KEYS))}."
+            )
         _check_type(self.path, name, value, _USER_KEYS[name])
 
     def get_text(self, name: str) -> str | None:

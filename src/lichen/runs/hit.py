@@ -72,7 +72,12 @@ def _check_outputs(workspace: Workspace, index: int, manifest: Manifest) -> None
 
 
 def take_hit(
-    workspace: Workspace, request: RunRequest, answer: Answer, narrator: Narrator, *, declared_outputs: tuple[str, ...]
+    workspace: Workspace,
+    request: RunRequest,
+    answer: Answer,
+    narrator: Narrator,
+    *,
+    declared_outputs: tuple[str, ...],
 ) -> RunResult | None:
     """Answer a request from the ledger.
 
@@ -96,7 +101,9 @@ def take_hit(
     receipt = verify_answer(workspace, answer)
     plan = plan_restore(workspace, manifest, own=run.member == workspace.member, declared=declared_outputs)
     if plan.missing:
-        narrator.warning(f"entry {run.index} has the answer, but {plan.missing[0].name} is no longer in the store")
+        narrator.warning(
+            f"entry {run.index} has the answer, but {plan.missing[0].name} is no longer in the store"
+        )
         return None
     try:
         written = restore(workspace, plan)

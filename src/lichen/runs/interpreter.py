@@ -80,7 +80,11 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
             return _from_json(cached.read_text(encoding="utf-8"))
     try:
         answer = subprocess.run(
-            [executable, "-I", "-c", _PROBE], capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL
+            [executable, "-I", "-c", _PROBE],
+            capture_output=True,
+            timeout=10,
+            check=True,
+            stdin=subprocess.DEVNULL,
         ).stdout.decode()
         interpreter = _from_json(answer)
     except (OSError, subprocess.SubprocessError, ValueError, TypeError, UnicodeDecodeError):
@@ -110,7 +114,11 @@ def _this_interpreter() -> Interpreter:
         build=str(sysconfig.get_config_var("SOABI") or ""),
         prefix=sys.prefix,
         base_prefix=sys.base_prefix,
-        path=tuple(entry for entry in sys.path if entry and entry not in os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+        path=tuple(
+            entry
+            for entry in sys.path
+            if entry and entry not in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        ),
     )
 
 

@@ -138,11 +138,17 @@ class LocalIndex:
     def family(self, family: bytes, limit: int) -> list[KnownRun]:
         """Return the latest runs of one script, newest first."""
         rows = self._connection.execute(
-            "SELECT idx, words, parameters FROM known_run WHERE family = ? ORDER BY idx DESC LIMIT ?", (family, limit)
+            "SELECT idx, words, parameters FROM known_run WHERE family = ? ORDER BY idx DESC LIMIT ?",
+            (family, limit),
         )
-        return [KnownRun(index, tuple(json.loads(words)), json.loads(parameters)) for index, words, parameters in rows]
+        return [
+            KnownRun(index, tuple(json.loads(words)), json.loads(parameters))
+            for index, words, parameters in rows
+        ]
 
     def known_run(self, index: int) -> KnownRun | None:
         """Return one run, when its manifest is at hand."""
-        row = self._connection.execute("SELECT words, parameters FROM known_run WHERE idx = ?", (index,)).fetchone()
+        row = self._connection.execute(
+            "SELECT words, parameters FROM known_run WHERE idx = ?", (index,)
+        ).fetchone()
         return KnownRun(index, tuple(json.loads(row[0])), json.loads(row[1])) if row else None

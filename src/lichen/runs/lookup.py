@@ -226,20 +226,30 @@ def _answer_for(
     ]
     if usable:
         return _choose(workspace, usable, policy)
-    for run, manifest in _with_manifests(workspace, runs_by(connection, "same_work", same_work, _CANDIDATES_MAX)):
+    for run, manifest in _with_manifests(
+        workspace, runs_by(connection, "same_work", same_work, _CANDIDATES_MAX)
+    ):
         if surroundings.contradicts_own_outputs(manifest) is None:
             accepted = "same-work" in policy.accept and policy.believes(run.member)
             return Answer(
-                "hit" if accepted else "same-work", run, manifest, note="equal but for the seed", level="same-work"
+                "hit" if accepted else "same-work",
+                run,
+                manifest,
+                note="equal but for the seed",
+                level="same-work",
             )
     return None
 
 
-def _with_manifests(workspace: Workspace, runs: Sequence[EarlierRun]) -> Iterator[tuple[EarlierRun, Manifest]]:
+def _with_manifests(
+    workspace: Workspace, runs: Sequence[EarlierRun]
+) -> Iterator[tuple[EarlierRun, Manifest]]:
     """Yield usable runs: reusable, not withdrawn, by a key still good, manifest at hand."""
     connection = workspace.ledger.connection
     for run in runs:
-        withdrawn = connection.execute("SELECT 1 FROM view_withdrawn WHERE target = ?", (run.index,)).fetchone()
+        withdrawn = connection.execute(
+            "SELECT 1 FROM view_withdrawn WHERE target = ?", (run.index,)
+        ).fetchone()
         if not run.reusable or withdrawn or not _author_stands(workspace, run.index):
             continue
         try:
@@ -271,7 +281,9 @@ def _choose(
         note = f"its author {run.member} is not among those you trust"
         return Answer("offer", run, manifest, note=note, disputed=disputed)
     if disputed and "disputed" not in policy.accept:
-        return Answer("offer", run, manifest, note="equal work with different outputs is on record", disputed=True)
+        return Answer(
+            "offer", run, manifest, note="equal work with different outputs is on record", disputed=True
+        )
     agreeing = {
         other.member
         for other, theirs in trusted

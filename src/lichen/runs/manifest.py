@@ -181,7 +181,9 @@ class Manifest:
             raise EncodingError(
                 f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
             )
-        lists = {key: _strings(value, key) for key in ("command", "family", "absent", "imports", "directories")}
+        lists = {
+            key: _strings(value, key) for key in ("command", "family", "absent", "imports", "directories")
+        }
         maps = {key: _mapping(value, key) for key in _MAP_SECTIONS}
         outputs = value.get("outputs")
         if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):

@@ -15,7 +15,15 @@ from pathlib import Path
 
 from lichen.errors import UsageError
 
-__all__ = ["METRICS_FILE", "RUN_DIRECTORY", "append_metrics", "collect_metrics", "misses_target", "parse_pattern", "parse_target"]
+__all__ = [
+    "METRICS_FILE",
+    "RUN_DIRECTORY",
+    "append_metrics",
+    "collect_metrics",
+    "misses_target",
+    "parse_pattern",
+    "parse_target",
+]
 
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
 METRICS_FILE = "metrics.jsonl"
@@ -24,7 +32,9 @@ _FILE_BYTES_MAX = 16 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z_][\w./@-]{0,63}")
 
 
-def append_metrics(step: int | None, values: Mapping[str, float], environ: Mapping[str, str] | None = None) -> bool:
+def append_metrics(
+    step: int | None, values: Mapping[str, float], environ: Mapping[str, str] | None = None
+) -> bool:
     """Write one line of metrics for the run this process belongs to.
 
     Args:
@@ -48,7 +58,9 @@ def append_metrics(step: int | None, values: Mapping[str, float], environ: Mappi
         row["step"] = int(step)
     line = (json.dumps(row, separators=(",", ":")) + "\n").encode()
     try:
-        handle = os.open(Path(directory, METRICS_FILE), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        handle = os.open(
+            Path(directory, METRICS_FILE), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
     except OSError:
         return False  # the run's directory is gone; a metric must never stop a training
     try:
@@ -60,7 +72,9 @@ def append_metrics(step: int | None, values: Mapping[str, float], environ: Mappi
 
 def _number(name: str, value: object) -> float:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a metric", remedy="Use letters, digits and _ . / @ - up to 64 characters.")
+        raise UsageError(
+            f"{name!r} cannot name a metric", remedy="Use letters, digits and _ . / @ - up to 64 characters."
+        )
     try:
         number = float(value)  # type: ignore[arg-type] - tensors and NumPy scalars convert, the rest raises
     except (TypeError, ValueError):
@@ -76,7 +90,9 @@ def parse_pattern(text: str) -> tuple[str, re.Pattern[str]]:
     """
     name, equals, pattern = text.partition("=")
     if not equals or not _NAME.fullmatch(name):
-        raise UsageError(f"--metric {text!r} is not NAME=REGEX", remedy=r"For example: --metric 'accuracy=acc: ([\d.]+)'")
+        raise UsageError(
+            f"--metric {text!r} is not NAME=REGEX", remedy=r"For example: --metric 'accuracy=acc: ([\d.]+)'"
+        )
     try:
         return name, re.compile(pattern)
     except re.error as error:
@@ -98,7 +114,10 @@ def parse_target(text: str) -> tuple[str, float]:
             raise ValueError
         return match[1] + ("<" if match[2] == "<=" else ""), float(match[3])
     except ValueError:
-        raise UsageError(f"--target {text!r} is not NAME=NUMBER", remedy="For example: --target accuracy=0.97, or loss<=0.1") from None
+        raise UsageError(
+            f"--target {text!r} is not NAME=NUMBER",
+            remedy="For example: --target accuracy=0.97, or loss<=0.1",
+        ) from None
 
 
 def misses_target(metrics: Mapping[str, float], target: Mapping[str, float]) -> str | None:

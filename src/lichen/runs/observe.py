@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Observation", "Reason", "observe"]
 
-_CLOCK_SLACK_NS = 10_000_000  # (= 10 ms) file times come from the kernel's coarse clock, up to one tick behind
+_CLOCK_SLACK_NS = (
+    10_000_000  # (= 10 ms) file times come from the kernel's coarse clock, up to one tick behind
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class _Observer:
             self.present[name] = "directory"
             return
         if not stat.S_ISREG(info.st_mode):
-            self.blame("partial", f"{name} is no regular file, so what was read from it cannot be compared later")
+            self.blame(
+                "partial", f"{name} is no regular file, so what was read from it cannot be compared later"
+            )
             return
         if first is not None and not _unchanged(first, info):
             self.blame("inputs-changed", f"{name} changed while the run was reading it")
@@ -162,10 +166,14 @@ class _Observer:
                 self.blame("deleted", f"{name} existed and was deleted")
             return  # a temporary file; it is gone
         project = self.surroundings.project
-        inside = project.contains(seen.path) or any(_is_below(seen.path, entry) for entry in self.declared_outputs)
+        inside = project.contains(seen.path) or any(
+            _is_below(seen.path, entry) for entry in self.declared_outputs
+        )
         if not inside:
             if not _is_cache(seen.path):
-                self.blame("outside-roots", f"{seen.path} was written outside the project and the declared outputs")
+                self.blame(
+                    "outside-roots", f"{seen.path} was written outside the project and the declared outputs"
+                )
             return
         if stat.S_ISDIR(info.st_mode):
             self.directories.add(name)
@@ -258,7 +266,9 @@ def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> No
     for path in declared:
         found = _files_below([path])
         if not found and not Path(path).is_dir():
-            observer.blame("declared-output-missing", f"the declared output {project.name_of(path)} was not made")
+            observer.blame(
+                "declared-output-missing", f"the declared output {project.name_of(path)} was not made"
+            )
         for file in found:
             name = project.name_of(file)
             if name not in observer.outputs and name not in observer.data and not project.is_ignored(file):
@@ -274,7 +284,9 @@ def _take_stdin(observer: _Observer, trace: Trace) -> None:
         observer.data_sizes[STDIN] = 0
 
 
-def _manifest(observer: _Observer, command: Command, trace: Trace, declared_variables: Iterable[str]) -> Manifest:
+def _manifest(
+    observer: _Observer, command: Command, trace: Trace, declared_variables: Iterable[str]
+) -> Manifest:
     surroundings = observer.surroundings
     project = surroundings.project
     listings = observer.listings()
@@ -352,5 +364,3 @@ def data_digests(observation: Observation, limit: int) -> list[str]:
     """
     names = sorted(observation.manifest.data, key=lambda name: (-observation.data_sizes.get(name, 0), name))
     return [observation.manifest.data[name] for name in names[:limit]]
-
-

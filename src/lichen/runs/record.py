@@ -40,7 +40,9 @@ def common_fields(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def statement(workspace: Workspace, kind: str, subjects: Sequence[Subject], fields: Mapping[str, Any]) -> Statement:
+def statement(
+    workspace: Workspace, kind: str, subjects: Sequence[Subject], fields: Mapping[str, Any]
+) -> Statement:
     """Build a record of any kind; fields that are None are left out."""
     said = {**common_fields(workspace), **{key: value for key, value in fields.items() if value is not None}}
     return Statement(kind, tuple(subjects), said)

@@ -43,7 +43,9 @@ class RestorePlan:
     directories: tuple[str, ...]
 
 
-def plan_restore(workspace: Workspace, manifest: Manifest, *, own: bool, declared: Iterable[str]) -> RestorePlan:
+def plan_restore(
+    workspace: Workspace, manifest: Manifest, *, own: bool, declared: Iterable[str]
+) -> RestorePlan:
     """Check that outputs may be put back, and say what that takes.
 
     Args:
@@ -68,7 +70,9 @@ def plan_restore(workspace: Workspace, manifest: Manifest, *, own: bool, declare
     for output in manifest.outputs:
         path = project.path_of(output.name)
         if output.name in inputs:
-            raise UsageError(f"{output.name} is an input of the run as well as an output", remedy="Use --rerun.")
+            raise UsageError(
+                f"{output.name} is an input of the run as well as an output", remedy="Use --rerun."
+            )
         is_declared = any(path == entry or path.startswith(entry.rstrip("/") + "/") for entry in allowed)
         _check_place(path, str(project.root), is_declared)
         if not own and not is_declared:
@@ -86,7 +90,9 @@ def plan_restore(workspace: Workspace, manifest: Manifest, *, own: bool, declare
             write.append((output, path))
         else:
             missing.append(output)
-    directories = tuple(project.path_of(name) for name in manifest.directories if project.contains(project.path_of(name)))
+    directories = tuple(
+        project.path_of(name) for name in manifest.directories if project.contains(project.path_of(name))
+    )
     return RestorePlan(tuple(write), tuple(present), tuple(replaced), tuple(missing), directories)
 
 
@@ -96,7 +102,9 @@ def _status(path: str) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(info.st_mode):
-        raise UsageError(f"{path} is not a regular file, so an output cannot be put there", remedy="Move it away.")
+        raise UsageError(
+            f"{path} is not a regular file, so an output cannot be put there", remedy="Move it away."
+        )
     return info
 
 

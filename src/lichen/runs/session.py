@@ -48,7 +48,11 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
     """
     project = workspace.project
     command = Command.parse(
-        request.argv, project, cwd=Path.cwd(), seed_names=(*request.seed, *project.config.seed), environ=os.environ
+        request.argv,
+        project,
+        cwd=Path.cwd(),
+        seed_names=(*request.seed, *project.config.seed),
+        environ=os.environ,
     )
     interpreter = (
         probe_interpreter(command.executable, workspace.cache_directory)
@@ -78,7 +82,9 @@ def ask(
     )
 
 
-def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: int | None = None) -> RunResult:
+def answer_or_run(
+    workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: int | None = None
+) -> RunResult:
     """Answer a request from the ledger, or run it and record it.
 
     Args:
@@ -139,7 +145,8 @@ def _try_ledger(
 
 def _count_own(workspace: Workspace, run: EarlierRun) -> int:
     row = workspace.ledger.connection.execute(
-        "SELECT COUNT(*) FROM view_run WHERE exact = ? AND member = ? AND reusable = 1", (run.exact, workspace.member)
+        "SELECT COUNT(*) FROM view_run WHERE exact = ? AND member = ? AND reusable = 1",
+        (run.exact, workspace.member),
     ).fetchone()
     return int(row[0])
 
@@ -175,7 +182,9 @@ def _run_alone(
 
 def _lease_key(workspace: Workspace, command: Command, surroundings: Surroundings) -> str:
     """Return a name for this request with this script: cheap, and equal for equal work."""
-    parts = [command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key).hex()]
+    parts = [
+        command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key).hex()
+    ]
     if command.script and command.script.startswith("/"):
         parts.append(surroundings.digest_of(surroundings.project.name_of(command.script)))
     parts += [f"{name}={value}" for name, value in sorted(command.seeds.items())]
@@ -217,7 +226,9 @@ def estimate_energy(workspace: Workspace, command: Command, surroundings: Surrou
     from lichen.runs.manifest import family_key
 
     connection = workspace.ledger.connection
-    request_key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
+    request_key = command_key(
+        command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key
+    )
     for column, key, basis in (
         ("command", request_key, "same request"),
         ("family", family_key(command.family, workspace.group_key), "same script"),

@@ -149,7 +149,11 @@ class Surroundings:
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
-        stems = {entry.rstrip("/").partition(".")[0] for entry in self._entries(name) or () if _is_importable(entry)}
+        stems = {
+            entry.rstrip("/").partition(".")[0]
+            for entry in self._entries(name) or ()
+            if _is_importable(entry)
+        }
         return ",".join(sorted(stems & imports))
 
     def variable(self, name: str) -> str | None:
@@ -182,7 +186,9 @@ class Surroundings:
         """
         made = {output.name for output in manifest.outputs} | set(manifest.directories)
         imports = frozenset(manifest.imports)
-        still_absent = tuple(name for name in manifest.absent if name in made or self.presence_of(name) == MISSING)
+        still_absent = tuple(
+            name for name in manifest.absent if name in made or self.presence_of(name) == MISSING
+        )
         return replace(
             manifest,
             code={name: self.digest_of(name) for name in manifest.code},
@@ -221,7 +227,11 @@ def _is_importable(entry: str) -> bool:
 
 def _nvidia_driver() -> str | None:
     try:
-        return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace").splitlines()[0][:120]
+        return (
+            Path("/proc/driver/nvidia/version")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()[0][:120]
+        )
     except (OSError, IndexError):
         return None
 
@@ -237,7 +247,17 @@ def first_difference(before: Manifest, now: Manifest) -> Difference | None:
     for name in before.absent:
         if name not in now.absent:
             return Difference("absent", name, None, "there")
-    sections = ("code", "data", "present", "listings", "modules", "variables", "distributions", "environment", "executables")
+    sections = (
+        "code",
+        "data",
+        "present",
+        "listings",
+        "modules",
+        "variables",
+        "distributions",
+        "environment",
+        "executables",
+    )
     for section in sections:
         old: Mapping[str, str | None] = getattr(before, section)
         new: Mapping[str, str | None] = getattr(now, section)

@@ -145,7 +145,9 @@ def _watch(
         warnings.append(f"the run is not traced: {error}")
     meter = None
     try:
-        meter = Meter(zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone")).start()
+        meter = Meter(
+            zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone")
+        ).start()
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
     del started
@@ -241,7 +243,9 @@ def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
     from lichen.runs.observe import Reason
 
     if status == "failed":
-        observation.reasons.insert(0, Reason("exit-status", f"the command ended with status {outcome.exit_status}"))
+        observation.reasons.insert(
+            0, Reason("exit-status", f"the command ended with status {outcome.exit_status}")
+        )
     if status == "interrupted":
         observation.reasons.insert(0, Reason("interrupted", "the run was interrupted"))
     if outcome.usage is not None and outcome.usage.still_running:
@@ -288,7 +292,11 @@ def _store_and_record(
     parts = said.predicate["parts"]
     with contextlib.suppress(LichenError):  # the index is a cache; the next command catches up
         workspace.index.add(
-            appended.index, b64u_decode(parts["command"]), b64u_decode(said.predicate["family"]), manifest_cid, manifest
+            appended.index,
+            b64u_decode(parts["command"]),
+            b64u_decode(said.predicate["family"]),
+            manifest_cid,
+            manifest,
         )
     if result.reusable:
         _dispute_if_different(workspace, appended.index, parts, manifest, narrator)
@@ -302,7 +310,9 @@ def _spool(workspace: Workspace, said: Statement, error: LichenError, narrator: 
     except (LichenError, OSError) as second:
         narrator.warning(f"the ledger did not take the record ({error.message}), nor did the spool: {second}")
         return None
-    narrator.warning(f"the ledger did not take the record ({error}); it waits in {place} for the next command")
+    narrator.warning(
+        f"the ledger did not take the record ({error}); it waits in {place} for the next command"
+    )
     return str(place)
 
 
@@ -343,7 +353,8 @@ def _dispute_if_different(
         if [(output.name, output.sha256) for output in theirs.outputs] == made:
             continue
         differing = next(
-            (name for name, digest in made if digest not in {output.sha256 for output in theirs.outputs}), "outputs"
+            (name for name, digest in made if digest not in {output.sha256 for output in theirs.outputs}),
+            "outputs",
         )
         narrator.warning(
             f"equal work is on record as entry {run.index} with a different {differing}: the script is not deterministic"

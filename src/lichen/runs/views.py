@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lichen.ledger.ports import Record, View
 
-__all__ = ["ANY_METRIC", "ArtefactsView", "ReuseView", "RunsView", "default_views"]
+__all__ = ["ANY_METRIC", "ArtefactsView", "MembersView", "ReuseView", "RunsView", "default_views"]
 
 ANY_METRIC = 0
 """Metric id under which every run on some data stands, whatever it reported."""
@@ -81,16 +81,22 @@ class RunsView:
         for subject in record.statement.subjects:
             if subject.name not in ("manifest", "outputs"):
                 connection.execute(
-                    "INSERT OR IGNORE INTO view_output VALUES (?,?,?)", (subject.sha256, record.place, subject.name)
+                    "INSERT OR IGNORE INTO view_output VALUES (?,?,?)",
+                    (subject.sha256, record.place, subject.name),
                 )
         finished = said["status"] in ("trained", "missed")
         metric_ids = [(ANY_METRIC, 0.0)]
-        metric_ids += [(_name_id(connection, name), float(value)) for name, value in metrics.items() if finished]
+        metric_ids += [
+            (_name_id(connection, name), float(value)) for name, value in metrics.items() if finished
+        ]
         for digest in said["data"]:
             data_id = _name_id(connection, b64u_decode(digest))
             connection.executemany(
                 "INSERT OR IGNORE INTO view_work VALUES (?,?,?,?,?)",
-                [(data_id, metric_id, float(energy["joules"]), record.place, value) for metric_id, value in metric_ids],
+                [
+                    (data_id, metric_id, float(energy["joules"]), record.place, value)
+                    for metric_id, value in metric_ids
+                ],
             )
 
 
@@ -124,11 +130,13 @@ class ArtefactsView:
         if record.kind in ("flag", "dispute"):
             text = json.dumps({key: said[key] for key in said if key not in _COMMON}, ensure_ascii=False)
             connection.execute(
-                "INSERT INTO view_flag VALUES (?,?,?,?,?)", (record.place, said["of"], record.kind, record.member, text)
+                "INSERT INTO view_flag VALUES (?,?,?,?,?)",
+                (record.place, said["of"], record.kind, record.member, text),
             )
         elif record.kind == "withdraw":
             connection.execute(
-                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)", (said["of"], record.place, said.get("reason", ""))
+                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)",
+                (said["of"], record.place, said.get("reason", "")),
             )
         else:
             self._insert_artefact(connection, record)
@@ -177,9 +185,27 @@ class ReuseView:
         )  # fmt: skip
 
 
+class MembersView:
+    """Whom the members contract was asked about."""
+
+    name = "members"
+    version = 1
+    kinds = frozenset({"member"})
+    ddl: Sequence[str] = (
+        "CREATE TABLE IF NOT EXISTS view_member (idx INTEGER PRIMARY KEY, member TEXT NOT NULL, action TEXT NOT NULL) STRICT",
+    )
+
+    def insert(self, connection: sqlite3.Connection, record: Record) -> None:
+        """Add an action on a member."""
+        said = record.predicate
+        connection.execute(
+            "INSERT INTO view_member VALUES (?,?,?)", (record.place, said["subject_member"], said["action"])
+        )
+
+
 _COMMON = ("ledger", "member", "nonce", "time_unix_ms", "of")
 
 
 def default_views() -> tuple[View, ...]:
     """Return the views every ledger is opened with."""
-    return (RunsView(), ArtefactsView(), ReuseView())
+    return (RunsView(), ArtefactsView(), ReuseView(), MembersView())

@@ -94,7 +94,9 @@ class Workspace:
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
-    def find(cls, option: str | None = None, *, project: Project | None = None, read_only: bool = False) -> Workspace:
+    def find(
+        cls, option: str | None = None, *, project: Project | None = None, read_only: bool = False
+    ) -> Workspace:
         """Find the ledger a command means.
 
         Args:
@@ -110,7 +112,8 @@ class Workspace:
         directory = locate_ledger(option, project, user)
         if not (directory / "ledger.sqlite").exists():
             raise NotALedgerError(
-                f"{directory} holds no ledger", remedy="Run `lichen init` there, or name another with --ledger DIR."
+                f"{directory} holds no ledger",
+                remedy="Run `lichen init` there, or name another with --ledger DIR.",
             )
         return cls(project, directory.resolve(), user, read_only)
 
@@ -177,7 +180,9 @@ class Workspace:
                 remedy="Ask a member of the ledger for the group key file and put it there with mode 600.",
             ) from None
         except (ValueError, UnicodeDecodeError):
-            raise KeyFileError(f"{path} is not a group key", remedy="It must hold 64 hexadecimal digits.") from None
+            raise KeyFileError(
+                f"{path} is not a group key", remedy="It must hold 64 hexadecimal digits."
+            ) from None
         if len(key) != 32:
             raise KeyFileError(f"{path} is not a group key", remedy="It must hold 64 hexadecimal digits.")
         return key

@@ -1,0 +1,168 @@
+"""Model errors on record, the data they point at, and withdrawals.
+
+Each flag names a model (or run) and, if known, the data on which it erred. Data is suspected in proportion to how much more often it
+stands behind flagged models than behind all models: the lift, with one pseudo-count so that a single flag proves little.
+
+Source: the report, 6.1.2 (log detected errors so that biased data can be found); lift as in association rules.
+Differs: no published value; the ranking is a pointer for people, never a verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichen.encoding.base import b64u, b64u_decode
+from lichen.encoding.statement import Statement, Subject
+from lichen.errors import UsageError
+from lichen.runs.record import data_key, statement
+from lichen.runs.reference import resolve
+
+if TYPE_CHECKING:
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["Suspect", "flag", "suspects", "withdraw"]
+
+SEVERITIES = ("low", "medium", "high")
+_WEIGHT = {"low": 0.5, "medium": 1.0, "high": 2.0}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Data that stands behind more flagged models than chance would have it.
+
+    Args:
+        digest: Keyed digest, hexadecimal.
+        title: Name of the data where it is published, else its digest.
+        index: Entry that published it, or None.
+        score: Lift: 1 means no more than any other data.
+        flag_count: Flags against work that used it.
+        work_count: Runs and models that used it.
+        descendants: Entries that used it.
+    """
+
+    digest: str
+    title: str
+    index: int | None
+    score: float
+    flag_count: int
+    work_count: int
+    descendants: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a table for JSON."""
+        return {**self.__dict__, "descendants": list(self.descendants)}
+
+
+def flag(
+    workspace: Workspace, reference: str, error: str, *, severity: str = "medium", data: tuple[Path, ...] = ()
+) -> int:
+    """Put a model's error on record.
+
+    Args:
+        workspace: The ledger.
+        reference: The model or run; see ``reference.resolve``.
+        error: What went wrong; at most 500 characters.
+        severity: ``low``, ``medium`` or ``high``.
+        data: Files on which it erred, or which are suspected.
+
+    Returns:
+        Index of the flag.
+
+    Raises:
+        UsageError: No text, a text too long, or an unknown severity.
+        Rejected: The entry is none that can be flagged.
+    """
+    if severity not in SEVERITIES:
+        raise UsageError(f"severity {severity!r} is none of {', '.join(SEVERITIES)}")
+    if not error.strip() or len(error) > 500:
+        raise UsageError(
+            "an error is told in 1 to 500 characters", remedy="Keep it short and publish details as data."
+        )
+    index = resolve(workspace, reference)
+    keys = [
+        b64u(data_key(workspace.digests.hash_file(path).sha256, workspace.group_key)) for path in data[:4]
+    ]
+    fields: dict[str, Any] = {"of": index, "severity": severity, "data": keys or None}
+    if workspace.group_key is None:
+        fields["error"] = error
+    else:
+        fields["detail"], _ = workspace.put_private(json.dumps({"detail": 1, "error": error}).encode())
+    said = statement(workspace, "flag", [Subject("flagged", _digest_of(workspace, index))], fields)
+    return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+
+
+def withdraw(workspace: Workspace, reference: str, reason: str | None = None) -> int:
+    """Withdraw an entry of one's own: it stays on record and answers no request any more.
+
+    Returns:
+        Index of the withdrawal.
+
+    Raises:
+        Rejected: Somebody else wrote the entry, or it was withdrawn before.
+    """
+    index = resolve(workspace, reference)
+    fields = {"of": index, "reason": reason or None}
+    said = statement(workspace, "withdraw", [Subject("withdrawn", _digest_of(workspace, index))], fields)
+    return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+
+
+def _digest_of(workspace: Workspace, index: int) -> bytes:
+    return Statement.from_bytes(workspace.ledger.entry(index).payload).subjects[0].sha256
+
+
+def suspects(workspace: Workspace, limit: int = 20) -> list[Suspect]:
+    """Rank data by how much more often it stands behind flagged work than behind all work.
+
+    Args:
+        workspace: The ledger.
+        limit: Most results.
+    """
+    connection = workspace.ledger.connection
+    flagged: Counter[int] = Counter()
+    named: Counter[bytes] = Counter()
+    for target, text in connection.execute("SELECT target, said FROM view_flag WHERE kind = 'flag'"):
+        said = json.loads(text)
+        weight = _WEIGHT[said.get("severity", "medium")]
+        flagged[_work_behind(workspace, int(target))] += 1
+        for digest in said.get("data", ()):
+            named[b64u_decode(digest)] += max(1, round(weight))
+    used: dict[bytes, set[int]] = {}
+    rows = connection.execute(
+        "SELECT view_name.name, view_work.idx FROM view_work JOIN view_name ON view_name.id = view_work.data_id "
+        "WHERE view_work.metric_id = 0 UNION SELECT digest, idx FROM view_artefact_data"
+    )
+    for digest, index in rows:
+        used.setdefault(digest, set()).add(_work_behind(workspace, int(index)))
+    all_work = set().union(*used.values()) if used else set()
+    base_rate = (sum(1 for index in all_work if flagged[index]) + 1) / (len(all_work) + 2)
+    found = []
+    for digest, work in used.items():
+        hits = sum(1 for index in work if flagged[index])
+        if not hits and not named[digest]:
+            continue
+        score = ((hits + named[digest] + 1) / (len(work) + named[digest] + 2)) / base_rate
+        index, title = _published(workspace, digest)
+        flag_count = sum(flagged[entry] for entry in work) + named[digest]
+        found.append(Suspect(digest.hex(), title, index, score, flag_count, len(work), tuple(sorted(work))))
+    return sorted(found, key=lambda item: (-item.score, -item.flag_count, item.digest))[:limit]
+
+
+def _work_behind(workspace: Workspace, index: int) -> int:
+    """Return the run behind a model, so that a model and its run count once."""
+    row = workspace.ledger.connection.execute(
+        "SELECT run FROM view_artefact WHERE idx = ?", (index,)
+    ).fetchone()
+    return int(row[0]) if row and row[0] is not None else index
+
+
+def _published(workspace: Workspace, digest: bytes) -> tuple[int | None, str]:
+    for index, name, sha256 in workspace.ledger.connection.execute(
+        "SELECT idx, name, sha256 FROM view_artefact WHERE kind = 'data' ORDER BY idx"
+    ):
+        if data_key(sha256, workspace.group_key) == digest:
+            return int(index), str(name)
+    return None, f"data {digest.hex()[:12]}… (not published)"

@@ -1,0 +1,286 @@
+"""Publish data, models and evaluations: what was made elsewhere, or deserves a name of its own.
+
+Work that `lichen run` did not measure can only be *declared*: it goes through the plausibility check, is marked as declared for
+ever, and is shown as such. A model made by a recorded run points to that run, and its cost is the run's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
+from lichen.encoding.statement import Subject
+from lichen.errors import Rejected, UsageError
+from lichen.runs.project import visible
+from lichen.runs.record import DATA_INLINE_MAX, data_key, statement
+
+if TYPE_CHECKING:
+    from lichen.energy.measurement import Measurement
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["DeclaredEnergy", "Published", "evaluate", "publish"]
+
+
+@dataclass(frozen=True)
+class DeclaredEnergy:
+    """Energy somebody states for work done elsewhere.
+
+    Args:
+        energy_joules: Total.
+        relative_u95: Its uncertainty, 95 %; 0.5 unless better is known.
+        duration_seconds: Wall time of the work; 0 when unknown.
+        device: What did the work.
+    """
+
+    energy_joules: float
+    relative_u95: float = 0.5
+    duration_seconds: float = 0.0
+    device: str = "declared elsewhere"
+
+    def to_measurement(self) -> Measurement:
+        """Return it as a measurement whose method says ``declared``.
+
+        Raises:
+            MeterError: Negative, NaN or infinite.
+        """
+        from lichen.energy.measurement import Boundary, Component, Measurement, Method
+
+        part = Component(self.energy_joules, self.relative_u95, Method.DECLARED)
+        return Measurement({"total": part}, self.duration_seconds, Boundary.SITE, self.device)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published artefact or evaluation.
+
+    Args:
+        index: Its entry.
+        kind: Kind of record.
+        title: Its name.
+        cid: Where the artefact lies; None for an evaluation.
+        sha256: Digest of its bytes, hexadecimal.
+        size_bytes: Size.
+        receipt: Text of the receipt.
+        run: The run that made it, when on record.
+        warnings: What a reader should know.
+    """
+
+    index: int
+    kind: str
+    title: str
+    cid: str | None
+    sha256: str
+    size_bytes: int
+    receipt: str
+    run: int | None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a table for JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.__dict__.items()
+        }
+
+
+@dataclass
+class _Claim:
+    """Optional fields of an artefact's record, gathered and checked."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def add_energy(self, declared: DeclaredEnergy | None, *, force: bool) -> None:
+        """Take declared energy through the plausibility check."""
+        from lichen.energy.plausibility import check_claim
+
+        if declared is None:
+            return
+        measurement = declared.to_measurement()
+        violations = check_claim(measurement)
+        if violations and not force:
+            raise Rejected(
+                f"plausibility.{violations[0].rule}",
+                violations[0].message,
+                remedy="Check the unit (J, kJ, Wh, kWh). Publish it all the same with --force; it is then marked implausible.",
+            )
+        self.fields["energy"] = measurement.to_record()
+        for violation in violations:
+            self.warnings.append(f"implausible: {violation.message}")
+            notes = [f"implausible: {violation.rule}", *self.fields["energy"].get("notes", [])]
+            self.fields["energy"]["notes"] = notes[:8]
+
+
+def publish(
+    workspace: Workspace,
+    kind: str,
+    path: Path,
+    *,
+    title: str | None = None,
+    licence: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    energy: DeclaredEnergy | None = None,
+    run: int | None = None,
+    data: tuple[Path, ...] = (),
+    force: bool = False,
+) -> Published:
+    """Store an artefact and record it.
+
+    Args:
+        workspace: Ledger and store.
+        kind: ``data`` or ``model``.
+        path: A file, or a directory of files.
+        title: What to call it; in a private ledger nothing is published as its name unless given here.
+        licence: SPDX expression or name.
+        metrics: Declared quality.
+        energy: Declared cost.
+        run: The recorded run that made it; found by content when None.
+        data: Files or directories it was made from.
+        force: Publish an implausible claim, marked as such.
+
+    Returns:
+        Where it stands.
+
+    Raises:
+        UsageError: No such file, or nothing to publish.
+        Rejected: The claim is implausible, or a rule of the ledger said no.
+    """
+    if kind not in ("data", "model"):
+        raise UsageError(f"{kind!r} is neither data nor model")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", remedy="Name a file, or a directory of files.")
+    claim = _Claim()
+    claim.add_energy(energy, force=force)
+    stored = _put(workspace, path)
+    if run is None and kind == "model":
+        run = _run_that_made(workspace, stored.sha256)
+    if run is not None and energy is not None:
+        claim.warnings.append(
+            f"entry {run} made this and its cost is measured there; the declared energy stands beside it"
+        )
+    claim.fields |= {
+        "cid": stored.cid,
+        "size_bytes": stored.size_bytes,
+        "detail": stored.detail,
+        "title": title or (path.name if workspace.group_key is None else None),
+        "licence": licence,
+        "metrics": dict(metrics) if metrics else None,
+        "run": run,
+        "data": _data_keys(workspace, data),
+    }
+    name = path.name if workspace.group_key is None else (title or kind)
+    said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
+    index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+    receipt = workspace.ledger.receipt(index).to_text()
+    return Published(
+        index,
+        kind,
+        title or path.name,
+        stored.cid,
+        stored.sha256.hex(),
+        stored.size_bytes,
+        receipt,
+        run,
+        tuple(claim.warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    cid: str
+    sha256: bytes
+    size_bytes: int
+    detail: str | None = None
+
+
+def _put(workspace: Workspace, path: Path) -> _Stored:
+    """Store a file, or a directory file by file.
+
+    A directory is known by its IPFS CID; its record's subject is the digest of its table of contents, which lies
+    beside the record as the detail artefact.
+    """
+    if not path.is_dir():
+        stored = workspace.store.put_file(path)
+        return _Stored(str(stored.cid), stored.sha256, stored.size_bytes)
+    from lichen.content.directory import hash_directory
+
+    tree = hash_directory(path, hash_one=workspace.digests.hash_file)
+    if not tree.files:
+        raise UsageError(f"{path} holds no file", remedy="Name a directory with files, or a file.")
+    contents = [
+        {
+            "path": visible(file.path),
+            "sha256": b64u(file.names.sha256),
+            "cid": str(file.names.cid),
+            "size": file.names.size_bytes,
+        }
+        for file in tree.files
+    ]
+    for file in tree.files:
+        workspace.store.put_file(path / file.path, known=file.names)
+    table = canonical_json({"directory": 1, "cid": str(tree.cid), "files": contents})
+    detail, _ = workspace.put_private(table)
+    return _Stored(str(tree.cid), hashlib.sha256(table).digest(), tree.size_bytes, detail)
+
+
+def _run_that_made(workspace: Workspace, sha256: bytes) -> int | None:
+    row = workspace.ledger.connection.execute(
+        "SELECT MIN(idx) FROM view_output WHERE sha256 = ?", (sha256,)
+    ).fetchone()
+    return int(row[0]) if row[0] is not None else None
+
+
+def _data_keys(workspace: Workspace, paths: tuple[Path, ...]) -> list[str] | None:
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", remedy="Name the data the artefact was made from.")
+        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files.sort(key=lambda file: -file.stat().st_size)
+    digests = [workspace.digests.hash_file(file).sha256 for file in files[:DATA_INLINE_MAX]]
+    return [b64u(data_key(digest, workspace.group_key)) for digest in digests] or None
+
+
+def evaluate(
+    workspace: Workspace,
+    of: int,
+    metrics: Mapping[str, float],
+    *,
+    data: tuple[Path, ...] = (),
+    title: str | None = None,
+    energy: DeclaredEnergy | None = None,
+) -> Published:
+    """Record how good a model or run is on some data.
+
+    Args:
+        workspace: The ledger.
+        of: Entry of the model or run.
+        metrics: Value by name; at least one.
+        data: What it was evaluated on.
+        title: A name for the evaluation.
+        energy: Declared cost of evaluating.
+
+    Raises:
+        UsageError: No metrics.
+        Rejected: There is no such model or run.
+    """
+    if not metrics:
+        raise UsageError("an evaluation without a metric says nothing", remedy="Add --metric accuracy=0.93")
+    claim = _Claim()
+    claim.add_energy(energy, force=False)
+    row = workspace.ledger.connection.execute(
+        "SELECT sha256 FROM view_artefact WHERE idx = ? UNION SELECT exact FROM view_run WHERE idx = ?",
+        (of, of),
+    ).fetchone()
+    digest = row[0] if row else bytes.fromhex(workspace.ledger.id)
+    claim.fields |= {"of": of, "metrics": dict(metrics), "data": _data_keys(workspace, data), "title": title}
+    said = statement(workspace, "evaluation", [Subject("evaluated", digest)], claim.fields)
+    index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+    receipt = workspace.ledger.receipt(index).to_text()
+    return Published(
+        index, "evaluation", title or f"evaluation of entry {of}", None, digest.hex(), 0, receipt, None
+    )

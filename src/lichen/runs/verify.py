@@ -1,0 +1,139 @@
+"""Check a receipt offline, or a whole ledger, and say in words what that proves and what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichen.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lichen.crypto.keys import PublicKey
+    from lichen.ledger.audit import AuditReport
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["ReceiptReport", "verify_ledger", "verify_receipt_file"]
+
+_RECEIPT_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ReceiptReport:
+    """A receipt that held.
+
+    Args:
+        ledger_id: Hexadecimal id, from the checkpoint's origin.
+        index: Entry it is about.
+        tree_size: Of the checkpoint.
+        kind: Kind of record.
+        member: Its author.
+        state: ``logged`` or ``witnessed``.
+        proves: Sentences.
+        does_not_prove: Sentences.
+        log_key_from: Where the log's key came from.
+        statement: The record.
+    """
+
+    ledger_id: str
+    index: int
+    tree_size: int
+    kind: str
+    member: str
+    state: str
+    proves: tuple[str, ...]
+    does_not_prove: tuple[str, ...]
+    log_key_from: str
+    statement: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a table for JSON."""
+        return {**self.__dict__, "proves": list(self.proves), "does_not_prove": list(self.does_not_prove)}
+
+
+def verify_receipt_file(
+    path: Path, *, log_key: str | None = None, workspace: Workspace | None = None
+) -> ReceiptReport:
+    """Verify a receipt without asking anybody.
+
+    Args:
+        path: The receipt, as `lichen show --receipt` writes it.
+        log_key: The log's public key, as did:key or base64url; taken from the workspace's genesis when None.
+        workspace: A ledger whose log key is believed.
+
+    Returns:
+        What it proves.
+
+    Raises:
+        UsageError: No key to check against.
+        NotFoundError: No such file.
+        EncodingError: Not a receipt.
+        VerificationError: It does not hold.
+    """
+    from lichen.ledger.receipt import Receipt, verify_receipt
+    from lichen.runs.setup import parse_public_key
+
+    text = _read(path)
+    receipt = Receipt.parse(text)
+    key: PublicKey
+    if log_key is not None:
+        key, origin, source = parse_public_key(log_key), None, "given"
+    elif workspace is not None:
+        key, origin = workspace.ledger.genesis.log_key, workspace.ledger.origin
+        source = f"the genesis in {workspace.directory}"
+    else:
+        raise UsageError(
+            "no key to check the receipt against",
+            remedy="Give the log's public key with --log-key did:key:…, or a ledger with --ledger DIR.",
+        )
+    verified = verify_receipt(receipt, key, origin)
+    said = verified.statement.predicate if verified.statement is not None else {}
+    return ReceiptReport(
+        ledger_id=verified.origin.rpartition("/")[2],
+        index=verified.index,
+        tree_size=verified.tree_size,
+        kind=verified.statement.kind if verified.statement is not None else "seal",
+        member=str(said.get("member", "log")),
+        state=verified.state,
+        proves=tuple(verified.proves),
+        does_not_prove=tuple(verified.does_not_prove),
+        log_key_from=source,
+        statement=dict(said) or None,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _RECEIPT_BYTES_MAX:
+            raise UsageError(f"{path} is larger than any receipt", remedy="Name the receipt, not the ledger.")
+        return path.read_text(encoding="utf-8", errors="strict")
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{path} does not exist", remedy="Write one: lichen show 12 --receipt > run.receipt"
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a directory", remedy="Name the receipt; `lichen verify` alone checks the ledger."
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a receipt: it is not text") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def verify_ledger(workspace: Workspace, progress: Callable[[int, int], None] | None = None) -> AuditReport:
+    """Re-derive everything in a ledger: signatures, contracts, tree, state, seals, checkpoint.
+
+    Args:
+        workspace: The ledger.
+        progress: Told how far it is.
+
+    Returns:
+        What was checked; with the first bad index and why, when something is wrong.
+    """
+    from lichen.contracts import default_contracts
+    from lichen.ledger.audit import audit
+
+    return audit(workspace.directory, default_contracts(), progress=progress)
