@@ -1,0 +1,101 @@
+"""`lichen init`: a ledger and a key, so that the next command can be `lichen run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lichen.cli.help import examples
+from lichen.cli.options import Invocation, json_option, pass_invocation
+
+if TYPE_CHECKING:
+    from lichen.runs.setup import LedgerCreated
+
+__all__ = ["init_command"]
+
+
+@click.command(
+    "init",
+    epilog=examples(
+        "lichen init",
+        "lichen init --member hospital-a --name trials",
+        "lichen init --public shared-ledger",
+        "lichen init --fork-from .lichen forked-ledger",
+    ),
+)
+@click.argument("directory", required=False)
+@click.option(
+    "--member",
+    metavar="ID",
+    help="Your name in the ledger; the login name, or identity.member of the settings, when not given.",
+)
+@click.option("--name", metavar="TEXT", help="Name of the ledger; that of the directory when not given.")
+@click.option(
+    "--private/--public",
+    "private",
+    default=True,
+    help="Private (the default): file names and equal small data cannot be guessed from entries.",
+)
+@click.option("--fork-from", metavar="DIR", help="Start from the entries of another ledger, under a new id.")
+@json_option
+@pass_invocation
+def init_command(
+    invocation: Invocation,
+    /,
+    *,
+    directory: str | None,
+    member: str | None,
+    name: str | None,
+    private: bool,
+    fork_from: str | None,
+) -> None:
+    """Start a ledger here.
+
+    Makes the directory .lichen (or DIRECTORY) with a ledger, its key and a store for artefacts, and your own key if you have
+    none. Nothing leaves this machine.
+    """
+    from lichen.runs.config import UserConfig
+    from lichen.runs.project import LEDGER_DIRECTORY
+    from lichen.runs.setup import create_ledger
+    from lichen.runs.workspace import default_member
+
+    user = UserConfig.read()
+    created = create_ledger(
+        Path(directory) if directory is not None else Path(LEDGER_DIRECTORY),
+        name=name,
+        access="private" if private else "public",
+        member=member or default_member(user),
+        user=user,
+        fork_from=_ledger_directory(fork_from) if fork_from is not None else None,
+    )
+    invocation.ledger_directory = created.directory
+    if invocation.as_json:
+        invocation.output.json(dict(vars(created)))
+    else:
+        _tell(invocation, created)
+
+
+def _ledger_directory(text: str) -> Path:
+    from lichen.errors import NotALedgerError
+    from lichen.runs.project import LEDGER_DIRECTORY
+
+    for path in (Path(text), Path(text) / LEDGER_DIRECTORY):
+        if (path / "ledger.sqlite").is_file():
+            return path
+    raise NotALedgerError(
+        f"--fork-from {text}: there is no ledger", remedy="Name the directory that holds ledger.sqlite."
+    )
+
+
+def _tell(invocation: Invocation, created: LedgerCreated) -> None:
+    say = invocation.output.line
+    say(f"{created.access} ledger {created.name!r} in {created.directory}, id {created.ledger_id[:16]}…")
+    made = "new key" if created.key_was_made else "key"
+    say(f"you write as {created.member}, with the {made} in {created.key_path}")
+    if created.access == "private":
+        say(
+            "to share it, give members the group key beside the ledger; whoever has it can read names and details"
+        )
+    say("next: lichen run -- python train.py")

@@ -1,0 +1,183 @@
+"""What `lichen run` says beside the command: on standard error, short, each line after ``lichen: ``.
+
+Standard output belongs to the command; the only thing written there is the recorded output of a hit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lichen.cli.output import Output, Painted
+from lichen.cli.sentences import (
+    describe_age,
+    describe_earlier,
+    describe_estimate,
+    describe_metrics,
+    describe_nearest,
+    plural,
+)
+from lichen.units import format_energy
+
+if TYPE_CHECKING:
+    from lichen.runs.lookup import Answer, Nearest
+    from lichen.runs.request import Estimate, RunResult
+
+__all__ = ["TerminalNarrator", "answer_lines", "found_line", "hit_line", "now_unix_ms", "recorded_line"]
+
+_NEAREST_SHOWN_MAX = 2
+
+
+class TerminalNarrator:
+    """Tells the person at the terminal.
+
+    Args:
+        output: Where to write.
+        quiet: Say only what went wrong.
+        trust: Authors trusted already, for the command that would add one.
+    """
+
+    def __init__(self, output: Output, *, quiet: bool = False, trust: Sequence[str] = ()) -> None:
+        self._output = output
+        self._quiet = quiet
+        self._trust = tuple(trust)
+        self._waiting_for = ""
+
+    def say(self, *pieces: str | Painted) -> None:
+        """Say one line, unless only trouble is to be told."""
+        if not self._quiet:
+            self._output.note(*pieces)
+
+    def missed(self, answer: Answer, nearest: Sequence[Nearest], estimate: Estimate | None) -> None:
+        """Say why there is no answer, what is near it, and what the work is likely to cost."""
+        for line in answer_lines(answer, nearest, estimate, trust=self._trust, now_unix_ms=now_unix_ms()):
+            self.say(line)
+
+    def waiting(self, holder: str) -> None:
+        """Say once for whom the run waits."""
+        if holder != self._waiting_for:
+            self._waiting_for = holder
+            self.say(f"equal work is in progress ({holder}): waiting for its result; --no-wait does not wait")
+
+    def replayed(self, stdout: bytes) -> None:
+        """Write recorded output to where the command would have written it."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(stdout)
+        sys.stdout.flush()
+
+    def record_shown(self, text: str) -> None:
+        """Show the record on standard error, whatever else is quiet: it was asked for."""
+        self._output.note("the record, as it is about to be signed:")
+        from lichen.cli.output import clean
+
+        self._output.stderr.write(clean(text, keep="\n") + "\n")
+
+    def warning(self, text: str) -> None:
+        """Say what went wrong beside the command."""
+        first, *more = text.split("\n")
+        self._output.note(Painted("warning: ", "warn"), first)
+        for line in more:
+            self._output.note(Painted("         ", "dim"), line)
+
+    def ended(self, result: RunResult) -> None:
+        """Say how the request ended."""
+        if result.status == "hit":
+            self.say(Painted(hit_line(result, now_unix_ms()), "good"))
+        elif result.record is not None:
+            self.say(*recorded_line(result))
+        elif result.spooled is None and result.outcome is not None and result.measurement is not None:
+            self.say(f"not recorded; it took {result.measurement.describe()}")
+
+
+def now_unix_ms() -> int:
+    """Return the wall clock, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def answer_lines(
+    answer: Answer,
+    nearest: Sequence[Nearest],
+    estimate: Estimate | None,
+    *,
+    trust: Sequence[str],
+    now_unix_ms: int,
+) -> list[str]:
+    """Say what the ledger knows of a request that it does not answer.
+
+    Args:
+        answer: What it said.
+        nearest: Earlier work like it.
+        estimate: What the work is likely to cost.
+        trust: Authors trusted already.
+        now_unix_ms: Milliseconds since 1970.
+    """
+    lines = []
+    if answer.kind in ("offer", "same-work") and answer.run is not None:
+        lines.append(f"equal work is on record: {describe_earlier(answer.run, now_unix_ms)}")
+        lines.append(_how_to_take(answer, trust))
+    elif answer.difference is not None and answer.compared is not None:
+        where = f"entry {answer.compared.index} by {answer.compared.member}"
+        lines.append(f"not answered by {where}: {answer.difference.describe()}")
+    taken = answer.run.index if answer.run is not None else None
+    near = [each for each in nearest if each.run.index != taken][:_NEAREST_SHOWN_MAX]
+    lines += [f"nearest earlier work: {describe_nearest(each)}" for each in near]
+    if estimate is not None:
+        lines.append(describe_estimate(estimate))
+    return lines or ["nothing like this is on record yet"]
+
+
+def _how_to_take(answer: Answer, trust: Sequence[str]) -> str:
+    assert answer.run is not None
+    if answer.kind == "same-work":
+        return "not taken: it differs in its seed; --accept same-work takes such answers"
+    if answer.disputed:
+        return f"not taken: {answer.note}; --accept disputed takes it all the same"
+    if answer.run.member not in trust:
+        names = ",".join((*trust, answer.run.member))
+        return f"not taken: {answer.note}; to take such answers: lichen config set reuse.trust {names}"
+    return f"not taken: {answer.note}"
+
+
+def found_line(answer: Answer, now_unix_ms: int) -> str:
+    """Say that the ledger has the answer, without taking it."""
+    assert answer.run is not None
+    return f"the ledger has the answer: {describe_earlier(answer.run, now_unix_ms)}; running it would take it from there"
+
+
+def hit_line(result: RunResult, now_unix_ms: int) -> str:
+    """Say what answered, and what was not spent."""
+    run = result.answer.run if result.answer is not None else None
+    age = f" ({describe_age(run.time_unix_ms, now_unix_ms)})" if run is not None else ""
+    told = [describe_metrics(result.metrics)] if result.metrics else []
+    if result.credited:
+        told.append(f"{format_energy(result.avoided_joules, result.avoided_u95)} not spent")
+    elif run is not None:
+        told.append(
+            f"{format_energy(run.energy_joules, run.relative_u95)} not spent again, nothing newly booked"
+        )
+    if result.outputs:
+        told.append(f"{plural(len(result.outputs), 'output')} in place")
+    told.append("receipt verified")
+    return f"answered from entry {result.record} by {result.author}{age}: {'; '.join(told)}"
+
+
+def recorded_line(result: RunResult) -> list[str | Painted]:
+    """Say what was recorded, and whether it will answer later requests."""
+    told = [describe_metrics(result.metrics)] if result.metrics else []
+    if result.measurement is not None:
+        told.append(result.measurement.describe())
+    if result.outputs:
+        told.append(plural(len(result.outputs), "output"))
+    if result.missed_target is not None:
+        told.append(f"target missed: {result.missed_target}")
+    head = f"recorded as entry {result.record}"
+    if result.status in ("failed", "interrupted"):
+        head += f" ({result.status})"
+    line = f"{head}: {', '.join(told)}, "
+    if result.reusable:
+        return [line, Painted("reusable", "good")]
+    code, text = result.reasons[0] if result.reasons else ("unknown", "no reason given")
+    more = f", and {plural(len(result.reasons) - 1, 'more reason')}" if len(result.reasons) > 1 else ""
+    return [line, Painted(f"not reusable: {code}: {text}{more}", "warn")]

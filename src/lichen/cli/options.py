@@ -1,0 +1,101 @@
+"""What commands share: the options ``--ledger`` and ``--json``, and the invocation they fill in.
+
+An :class:`Invocation` is made for each call of `lichen` and passed to the command as click's object. It knows how the
+answer is to look and which ledger was opened, so that what the command itself cost can be booked there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lichen.cli.output import Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lichen.runs.project import Project
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["Invocation", "json_option", "ledger_option", "pass_invocation"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Invocation:
+    """One call of `lichen`.
+
+    Attributes:
+        output: Where the command writes.
+        as_json: Whether the answer is wanted as JSON.
+        command: Name of the command, such as ``publish data``.
+        ledger_directory: Directory of the ledger that was opened; None while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.output = Output()
+        self.as_json = False
+        self.command = ""
+        self.ledger_directory: Path | None = None
+
+    @contextlib.contextmanager
+    def workspace(
+        self, option: str | None, *, project: Project | None = None, read_only: bool = False
+    ) -> Iterator[Workspace]:
+        """Open the ledger a command means, for as long as it needs it.
+
+        Args:
+            option: What ``--ledger`` says.
+            project: Project of the command; found from the working directory when None.
+            read_only: Open nothing for writing.
+
+        Raises:
+            NotALedgerError: There is none.
+        """
+        from lichen.runs.workspace import Workspace
+
+        with Workspace.find(option, project=project, read_only=read_only) as workspace:
+            self.ledger_directory = workspace.directory
+            yield workspace
+
+    def book_own_cost(self) -> None:
+        """Write down what this call itself cost, beside the ledger it worked with; never fails."""
+        directory, self.ledger_directory = self.ledger_directory, None
+        if directory is None:
+            return
+        with contextlib.suppress(Exception):
+            from lichen.runs.balance import record_own_cost
+
+            record_own_cost(directory, self.command)
+
+
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
+
+
+def ledger_option(function: _Function) -> _Function:
+    """Add ``--ledger``."""
+    return click.option(
+        "--ledger",
+        metavar="DIR",
+        help="Ledger to use; found from here upward when not given. LICHEN_LEDGER says the same.",
+    )(function)
+
+
+def json_option(function: _Function) -> _Function:
+    """Add ``--json``, which the invocation remembers, also for an error that comes later."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Invocation).as_json = True
+
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=remember,
+        help="Answer in JSON, for programs.",
+    )(function)

@@ -1,0 +1,102 @@
+"""How facts read in a line: energy, metrics, age, earlier work. Pure functions from values to text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lichen.units import format_energy
+
+if TYPE_CHECKING:
+    from lichen.runs.lookup import EarlierRun, Nearest
+    from lichen.runs.request import Estimate
+
+__all__ = [
+    "describe_age",
+    "describe_earlier",
+    "describe_estimate",
+    "describe_metrics",
+    "describe_nearest",
+    "describe_number",
+    "plural",
+]
+
+_METRICS_SHOWN_MAX = 4
+_CHANGES_SHOWN_MAX = 4
+_AGES = ((365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 output``, ``2 outputs``."""
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def describe_number(value: float) -> str:
+    """Write a metric's value with four significant digits, whole numbers whole."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def describe_metrics(metrics: Mapping[str, float], shown_max: int = _METRICS_SHOWN_MAX) -> str:
+    """Return ``accuracy 0.951, loss 0.1``; empty when there are none."""
+    told = [f"{name} {describe_number(value)}" for name, value in list(metrics.items())[:shown_max]]
+    if len(metrics) > shown_max:
+        told.append(f"{len(metrics) - shown_max} more")
+    return ", ".join(told)
+
+
+def describe_age(time_unix_ms: int, now_unix_ms: int) -> str:
+    """Return ``3 days ago``; a time in the future is called that."""
+    seconds = (now_unix_ms - time_unix_ms) / 1000
+    if seconds < -60:
+        return "in the future, by its author's clock"
+    for length, noun in _AGES:
+        if seconds >= length:
+            return f"{plural(int(seconds // length), noun)} ago"
+    return "just now"
+
+
+def describe_earlier(run: EarlierRun, now_unix_ms: int) -> str:
+    """Return ``entry 12 by hospital-a (3 days ago): accuracy 0.951, 310 ± 90 J``."""
+    facts = [describe_metrics(run.metrics), format_energy(run.energy_joules, run.relative_u95)]
+    told = ", ".join(fact for fact in facts if fact)
+    return f"entry {run.index} by {run.member} ({describe_age(run.time_unix_ms, now_unix_ms)}): {told}"
+
+
+def describe_nearest(nearest: Nearest) -> str:
+    """Return ``same data and code, max_depth 6 instead of 4: accuracy 0.951, 310 J (entry 12, by hospital-a)``."""
+    same = [name for name, holds in (("data", nearest.same_data), ("code", nearest.same_code)) if holds]
+    other = [name for name, holds in (("data", nearest.same_data), ("code", nearest.same_code)) if not holds]
+    told = [f"same {' and '.join(same)}"] if same else []
+    if other:
+        told.append(f"other {' and '.join(other)}")
+    changes = [_describe_change(name, *pair) for name, pair in nearest.changed.items()]
+    told += changes[:_CHANGES_SHOWN_MAX]
+    if len(changes) > _CHANGES_SHOWN_MAX:
+        told.append(f"{len(changes) - _CHANGES_SHOWN_MAX} more parameters differ")
+    run = nearest.run
+    facts = [describe_metrics(run.metrics), format_energy(run.energy_joules)]
+    result = ", ".join(fact for fact in facts if fact)
+    missed = ", missed its target" if run.status == "missed" else ""
+    return f"{', '.join(told)}: {result}{missed} (entry {run.index}, by {run.member})"
+
+
+def _describe_change(name: str, earlier: str | None, requested: str | None) -> str:
+    if requested is None:
+        return f"with {name} {earlier}"
+    if earlier is None:
+        return f"without {name} {requested}"
+    return f"{name} {earlier} instead of {requested}"
+
+
+def describe_estimate(estimate: Estimate) -> str:
+    """Return ``likely 280 to 340 J, from 3 runs of this script``."""
+    low, high = format_energy(estimate.low_joules), format_energy(estimate.high_joules)
+    if low.rpartition(" ")[2] == high.rpartition(" ")[2]:
+        low = low.rpartition(" ")[0]
+    of = "this command" if estimate.basis == "same request" else "this script"
+    amount = high if low == high.rpartition(" ")[0] else f"{low} to {high}"
+    return f"likely {amount}, from {plural(estimate.run_count, 'run')} of {of}"
