@@ -1,0 +1,263 @@
+"""The state map in pieces small enough to read and write one at a time, and the places they lie in.
+
+The tree of :mod:`lichen.ledger.state_map` is cut every five bits. The piece for a prefix of the keys is
+
+* a *bucket* when at most 64 keys have the prefix: their keys, leaf hashes and values, sorted;
+* a *tile* when more have it: 32 slots for the next five bits, and the hashes of the places above them.
+
+Which pieces exist depends only on the keys stored, as the root does, so two stores with the same content hold the same
+bytes.
+
+A place of a tile whose two halves both hold keys is a node of the map, and its bit follows from where it is; a place
+with one empty half stands for the other half. So nothing but hashes is stored of the inner tree.
+
+:mod:`lichen.ledger.state_tree` computes with these pieces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from lichen.errors import CorruptLedgerError
+from lichen.ledger.state_map import KEY_BITS, state_inner_hash
+
+__all__ = [
+    "BUCKET_COUNT_MAX",
+    "Bucket",
+    "MemoryNodes",
+    "NodeStore",
+    "OverlayNodes",
+    "Tile",
+    "damaged",
+    "subtree_hash",
+]
+
+STRIDE_BITS = 5
+SLOT_COUNT: int = 2**STRIDE_BITS  # (= 32)
+BUCKET_COUNT_MAX = 64  # keys
+HEAD_BYTES = 16
+TILE_BYTES = HEAD_BYTES + (2 * SLOT_COUNT - 2) * 32  # (= 2000) so that two rows share a page of 4096 bytes
+
+EMPTY, BUCKET, TILE = 0, 1, 2  # what a slot leads to
+NOTHING = bytes(32)  # stands in a tile for a half without keys
+_HEAD = struct.Struct(">QQ")
+_PLACES = (
+    HEAD_BYTES - 2 * 32
+)  # place p stands at _PLACES + 32 * p; the tile's own hash, place 1, is not stored
+
+
+class NodeStore(Protocol):
+    """Where pieces lie."""
+
+    def tile(self, node: int) -> bytes | None:
+        """Return the tile of a node, or None."""
+
+    def bucket(self, node: int) -> bytes | None:
+        """Return the bucket of a node, or None."""
+
+    def put_tile(self, node: int, data: bytes | None) -> None:
+        """Store a tile, or remove it when there is no data."""
+
+    def put_bucket(self, node: int, data: bytes | None) -> None:
+        """Store a bucket, or remove it when there is no data."""
+
+
+class MemoryNodes:
+    """Pieces in memory: for auditors who replay a ledger, and for tests."""
+
+    def __init__(self) -> None:
+        self.tiles: dict[int, bytes] = {}
+        self.buckets: dict[int, bytes] = {}
+
+    def tile(self, node: int) -> bytes | None:
+        """Return the tile of a node, or None."""
+        return self.tiles.get(node)
+
+    def bucket(self, node: int) -> bytes | None:
+        """Return the bucket of a node, or None."""
+        return self.buckets.get(node)
+
+    def put_tile(self, node: int, data: bytes | None) -> None:
+        """Store a tile, or remove it when there is no data."""
+        _put(self.tiles, node, data)
+
+    def put_bucket(self, node: int, data: bytes | None) -> None:
+        """Store a bucket, or remove it when there is no data."""
+        _put(self.buckets, node, data)
+
+
+class OverlayNodes:
+    """Changes in memory over pieces that stay as they are: how an earlier state is looked at."""
+
+    def __init__(self, below: NodeStore) -> None:
+        self._below = below
+        self._tiles: dict[int, bytes | None] = {}
+        self._buckets: dict[int, bytes | None] = {}
+
+    def tile(self, node: int) -> bytes | None:
+        """Return the tile of a node, or None."""
+        return self._tiles[node] if node in self._tiles else self._below.tile(node)
+
+    def bucket(self, node: int) -> bytes | None:
+        """Return the bucket of a node, or None."""
+        return self._buckets[node] if node in self._buckets else self._below.bucket(node)
+
+    def put_tile(self, node: int, data: bytes | None) -> None:
+        """Keep a tile, or its absence, above what lies below."""
+        self._tiles[node] = data
+
+    def put_bucket(self, node: int, data: bytes | None) -> None:
+        """Keep a bucket, or its absence, above what lies below."""
+        self._buckets[node] = data
+
+
+def _put(pieces: dict[int, bytes], node: int, data: bytes | None) -> None:
+    if data is None:
+        pieces.pop(node, None)
+    else:
+        pieces[node] = data
+
+
+class Bucket(NamedTuple):
+    """At most 64 keys, sorted, with their leaf hashes and values."""
+
+    keys: list[bytes]
+    leaves: list[bytes]
+    values: list[bytes]
+
+    def to_bytes(self) -> bytes:
+        """Write count, keys, leaf hashes, lengths of values, values."""
+        count = len(self.keys)
+        lengths = struct.pack(f">{count}H", *map(len, self.values))
+        return b"".join([count.to_bytes(2, "big"), *self.keys, *self.leaves, lengths, *self.values])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Bucket:
+        """Read a bucket.
+
+        Raises:
+            CorruptLedgerError: The lengths in it do not add up.
+        """
+        count = int.from_bytes(data[:2], "big")
+        start = 2 + 66 * count
+        if count == 0 or len(data) < start:
+            raise damaged("a bucket is cut short")
+        hashes = struct.unpack_from("32s" * (2 * count), data, 2)
+        values = []
+        for length in struct.unpack_from(f">{count}H", data, 2 + 64 * count):
+            values.append(data[start : start + length])
+            start += length
+        if start != len(data):
+            raise damaged("the values of a bucket do not add up to its size")
+        return cls(list(hashes[:count]), list(hashes[count:]), values)
+
+
+class Tile:
+    """32 slots for the next five bits of the keys, and the hashes between them and the tile's own.
+
+    Places are numbered as in a heap: 1 is the tile itself, 2 and 3 its halves, 32 to 63 the slots. The stored form is
+    the number of keys below (8 bytes), the kinds of the slots (2 bits each, 8 bytes), and places 2 to 63.
+
+    Args:
+        data: Stored form; None for a tile without keys.
+        depth: How many tiles are above.
+
+    Raises:
+        CorruptLedgerError: Not a tile.
+    """
+
+    __slots__ = ("_data", "_first_bit", "count", "kinds")
+
+    def __init__(self, data: bytes | None, depth: int) -> None:
+        if data is not None and len(data) != TILE_BYTES:
+            raise damaged("a tile is cut short")
+        self._data = bytearray(TILE_BYTES if data is None else data)
+        self._first_bit = STRIDE_BITS * depth
+        self.count: int
+        self.kinds: int
+        self.count, self.kinds = _HEAD.unpack_from(self._data)
+
+    def to_bytes(self) -> bytes:
+        """Write the stored form."""
+        _HEAD.pack_into(self._data, 0, self.count, self.kinds)
+        return bytes(self._data)
+
+    def kind(self, slot: int) -> int:
+        """Tell what a slot leads to."""
+        return self.kinds >> 2 * slot & 3
+
+    def put(self, slot: int, kind: int, slot_hash: bytes) -> None:
+        """Change a slot; :meth:`rehash` has to follow."""
+        self.kinds = self.kinds & ~(3 << 2 * slot) | kind << 2 * slot
+        at = _PLACES + 32 * (SLOT_COUNT + slot)
+        self._data[at : at + 32] = slot_hash
+
+    def rehash(self, slots: set[int]) -> bytes:
+        """Recompute every place above some slots.
+
+        Returns:
+            The tile's own hash.
+        """
+        places = {(SLOT_COUNT + slot) >> 1 for slot in slots}
+        while places != {1}:
+            for place in places:
+                at = _PLACES + 32 * place
+                self._data[at : at + 32] = self.joined(place)
+            places = {place >> 1 for place in places}
+        return self.joined(1)
+
+    def halves(self, place: int) -> tuple[bytes, bytes]:
+        """Return what stands in the two places below a place."""
+        at = _PLACES + 64 * place
+        return bytes(self._data[at : at + 32]), bytes(self._data[at + 32 : at + 64])
+
+    def joined(self, place: int = 1) -> bytes:
+        """Compute what stands in a place from the two below it."""
+        left, right = self.halves(place)
+        if left == NOTHING:
+            return right
+        if right == NOTHING:
+            return left
+        return state_inner_hash(self.bit(place), left, right)
+
+    def bit(self, place: int) -> int:
+        """Return the bit of the keys that a place parts them by."""
+        return self._first_bit + place.bit_length() - 1
+
+
+def subtree_hash(keys: Sequence[bytes], leaves: Sequence[bytes]) -> bytes:
+    """Hash the tree over some leaves in one pass.
+
+    Args:
+        keys: At least one key, sorted, no two equal.
+        leaves: Their leaf hashes.
+
+    Returns:
+        The root over them, 32 bytes.
+    """
+    sha256 = hashlib.sha256
+    numbers = [int.from_bytes(key, "big") for key in keys]
+    hashes = [leaves[0]]
+    bits: list[int] = []  # where each waiting subtree parts from the next, falling towards the right edge
+    for at in range(1, len(numbers)):
+        bit = KEY_BITS - (numbers[at - 1] ^ numbers[at]).bit_length()
+        while bits and bits[-1] > bit:
+            right = hashes.pop()
+            hashes[-1] = sha256(b"\x03%c%s%s" % (bits.pop(), hashes[-1], right)).digest()
+        bits.append(bit)
+        hashes.append(leaves[at])
+    while bits:
+        right = hashes.pop()
+        hashes[-1] = sha256(b"\x03%c%s%s" % (bits.pop(), hashes[-1], right)).digest()
+    return hashes[0]
+
+
+def damaged(what: str) -> CorruptLedgerError:
+    """Build the error for stored state that contradicts itself."""
+    return CorruptLedgerError(
+        f"the stored state is damaged: {what}",
+        remedy="Restore the ledger from a copy; `lichen verify` shows how far its entries are sound.",
+    )

@@ -1,0 +1,310 @@
+"""The state map computed piece by piece: look up, change, prove.
+
+A change reads and writes one bucket and the tiles above it, which at a million keys are three; a batch of changes
+touches each piece once. Where the pieces lie is the business of a :class:`lichen.ledger.state_nodes.NodeStore`.
+
+The definition of the map is in :mod:`lichen.ledger.state_map`; this is tested to give the same roots and proofs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from lichen.ledger.state_map import (
+    EMPTY_STATE_ROOT,
+    MapProof,
+    first_difference,
+    key_bit,
+    state_leaf_hash,
+)
+from lichen.ledger.state_nodes import (
+    BUCKET,
+    BUCKET_COUNT_MAX,
+    EMPTY,
+    NOTHING,
+    SLOT_COUNT,
+    STRIDE_BITS,
+    TILE,
+    Bucket,
+    NodeStore,
+    Tile,
+    damaged,
+    subtree_hash,
+)
+
+__all__ = ["Change", "StateTree"]
+
+DEPTH_MAX = (
+    12  # below 60 bits of common prefix a bucket is not split: 65 such keys cost about 2**63 hashes to find
+)
+ROOT_NODE = 1  # a node's number: a one, then the bits of its prefix
+_PREFIX = struct.Struct(">Q")
+
+Change = tuple[bytes, bytes | None]
+"""A key and its new value, or None to remove it."""
+
+
+class _Result(NamedTuple):
+    """What a node has become: its kind, its hash (zeros when empty), and how many keys it gained."""
+
+    kind: int
+    hash: bytes
+    gained: int
+
+
+class StateTree:
+    """The state map over stored pieces.
+
+    Args:
+        nodes: Where the pieces lie.
+    """
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: NodeStore) -> None:
+        self._nodes = nodes
+
+    def __len__(self) -> int:
+        kind = self._root_kind()
+        if kind == TILE:
+            return self._tile(ROOT_NODE, 0).count
+        return len(self._bucket(ROOT_NODE).keys) if kind == BUCKET else 0
+
+    def root(self) -> bytes:
+        """Return the root of the map, 32 bytes."""
+        kind = self._root_kind()
+        if kind == TILE:
+            return self._tile(ROOT_NODE, 0).joined()
+        if kind == BUCKET:
+            bucket = self._bucket(ROOT_NODE)
+            return subtree_hash(bucket.keys, bucket.leaves)
+        return EMPTY_STATE_ROOT
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value at a key, or None.
+
+        Raises:
+            CorruptLedgerError: A piece on the way is missing or damaged.
+        """
+        node, kind, depth = ROOT_NODE, self._root_kind(), 0
+        while kind == TILE:
+            slot = _slot(key, depth)
+            kind = self._tile(node, depth).kind(slot)
+            node, depth = node << STRIDE_BITS | slot, depth + 1
+        if kind == EMPTY:
+            return None
+        bucket = self._bucket(node)
+        at = bisect_left(bucket.keys, key)
+        return bucket.values[at] if at < len(bucket.keys) and bucket.keys[at] == key else None
+
+    def apply(self, changes: Iterable[Change]) -> list[Change]:
+        """Set and remove keys.
+
+        Args:
+            changes: Keys of 32 bytes, each once, with values of 1 to 1,024 bytes or None.
+
+        Returns:
+            What undoes it: each key that did change, with the value it had before.
+
+        Raises:
+            CorruptLedgerError: A piece on the way is missing or damaged.
+        """
+        undo: list[Change] = []
+        ordered = sorted(changes, key=lambda change: change[0])
+        if ordered:
+            self._change(ROOT_NODE, 0, self._root_kind(), ordered, undo)
+        return undo
+
+    def prove(self, key: bytes) -> tuple[bytes | None, MapProof]:
+        """Look a key up, with the proof of what was found.
+
+        Args:
+            key: The key, 32 bytes.
+
+        Returns:
+            The value, or None; and the proof that the map's root commits to it.
+
+        Raises:
+            CorruptLedgerError: A piece on the way is missing or damaged.
+        """
+        steps: list[tuple[int, bytes]] = []  # from the root down
+        node, kind, depth = ROOT_NODE, self._root_kind(), 0
+        if kind == EMPTY:
+            return None, MapProof(())
+        while kind == TILE:
+            tile = self._tile(node, depth)
+            slot = _descend_tile(tile, key, steps)
+            kind = tile.kind(slot)
+            node, depth = node << STRIDE_BITS | slot, depth + 1
+        bucket = self._bucket(node)
+        at = _descend_bucket(bucket, key, steps)
+        steps.reverse()
+        reached, value = bucket.keys[at], bucket.values[at]
+        if reached == key:
+            return value, MapProof(tuple(steps))
+        return None, MapProof(tuple(steps), (reached, hashlib.sha256(value).digest()))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Walk over keys and values in the order of the keys.
+
+        Raises:
+            CorruptLedgerError: A piece is missing or damaged.
+        """
+        yield from self._items(ROOT_NODE, 0, self._root_kind())
+
+    def _root_kind(self) -> int:
+        if self._nodes.tile(ROOT_NODE) is not None:
+            return TILE
+        return EMPTY if self._nodes.bucket(ROOT_NODE) is None else BUCKET
+
+    def _items(self, node: int, depth: int, kind: int) -> Iterator[tuple[bytes, bytes]]:
+        if kind == TILE:
+            tile = self._tile(node, depth)
+            for slot in range(SLOT_COUNT):
+                yield from self._items(node << STRIDE_BITS | slot, depth + 1, tile.kind(slot))
+        elif kind == BUCKET:
+            bucket = self._bucket(node)
+            yield from zip(bucket.keys, bucket.values, strict=True)
+
+    def _change(
+        self, node: int, depth: int, kind: int, changes: Sequence[Change], undo: list[Change]
+    ) -> _Result | None:
+        """Apply changes below a node; None when nothing did change."""
+        if kind == TILE:
+            return self._change_tile(node, depth, self._tile(node, depth), changes, undo)
+        old = self._bucket(node) if kind == BUCKET else Bucket([], [], [])
+        new = _merged(old, changes, undo)
+        if new is None:
+            return None
+        gained = len(new.keys) - len(old.keys)
+        if len(new.keys) <= BUCKET_COUNT_MAX or depth == DEPTH_MAX:
+            return self._store_bucket(node, new, gained)
+        if kind == BUCKET:
+            self._nodes.put_bucket(node, None)
+        pairs = list(zip(new.keys, new.values, strict=True))
+        split = self._change_tile(node, depth, Tile(None, depth), pairs, [])
+        return split and split._replace(gained=gained)
+
+    def _change_tile(
+        self, node: int, depth: int, tile: Tile, changes: Sequence[Change], undo: list[Change]
+    ) -> _Result | None:
+        """Apply changes to the slots of a tile, rehash what lies above them, and store it."""
+        gained = 0
+        slots: set[int] = set()
+        for slot, group in groupby(changes, key=lambda change: _slot(change[0], depth)):
+            child = node << STRIDE_BITS | slot
+            result = self._change(child, depth + 1, tile.kind(slot), list(group), undo)
+            if result is not None:
+                tile.put(slot, result.kind, result.hash)
+                gained += result.gained
+                slots.add(slot)
+        if not slots:
+            return None
+        tile.count += gained
+        if tile.count <= BUCKET_COUNT_MAX:
+            return self._collapse(node, tile, gained)
+        own_hash = tile.rehash(slots)
+        self._nodes.put_tile(node, tile.to_bytes())
+        return _Result(TILE, own_hash, gained)
+
+    def _collapse(self, node: int, tile: Tile, gained: int) -> _Result:
+        """Turn a tile whose keys fit a bucket into one."""
+        whole = Bucket([], [], [])
+        for slot in range(SLOT_COUNT):
+            if tile.kind(slot) != EMPTY:
+                child = node << STRIDE_BITS | slot
+                for into, part in zip(whole, self._bucket(child), strict=True):
+                    into.extend(part)
+                self._nodes.put_bucket(child, None)
+        self._nodes.put_tile(node, None)
+        return self._store_bucket(node, whole, gained)
+
+    def _store_bucket(self, node: int, bucket: Bucket, gained: int) -> _Result:
+        if not bucket.keys:
+            self._nodes.put_bucket(node, None)
+            return _Result(EMPTY, NOTHING, gained)
+        self._nodes.put_bucket(node, bucket.to_bytes())
+        return _Result(BUCKET, subtree_hash(bucket.keys, bucket.leaves), gained)
+
+    def _tile(self, node: int, depth: int) -> Tile:
+        data = self._nodes.tile(node)
+        if data is None:
+            raise damaged(f"tile {node:x} is missing")
+        return Tile(data, depth)
+
+    def _bucket(self, node: int) -> Bucket:
+        data = self._nodes.bucket(node)
+        if data is None:
+            raise damaged(f"bucket {node:x} is missing")
+        return Bucket.from_bytes(data)
+
+
+def _slot(key: bytes, depth: int) -> int:
+    """Return the five bits of a key that a tile at some depth goes by."""
+    (prefix,) = _PREFIX.unpack_from(key)
+    return int(prefix) >> (64 - STRIDE_BITS * (depth + 1)) & (SLOT_COUNT - 1)
+
+
+def _descend_tile(tile: Tile, key: bytes, steps: list[tuple[int, bytes]]) -> int:
+    """Follow a key's lookup through a tile, noting the sibling at each node passed; return the slot it leads to."""
+    place = 1
+    while place < SLOT_COUNT:
+        left, right = tile.halves(place)
+        turn = 1 if left == NOTHING else 0
+        if NOTHING not in (left, right):
+            bit = tile.bit(place)
+            turn = key_bit(key, bit)
+            steps.append((bit, left if turn else right))
+        place = 2 * place + turn
+    return place - SLOT_COUNT
+
+
+def _descend_bucket(bucket: Bucket, key: bytes, steps: list[tuple[int, bytes]]) -> int:
+    """Follow a key's lookup through a bucket, noting the sibling at each node passed; return where it ends."""
+    keys, leaves = bucket.keys, bucket.leaves
+    low, high = 0, len(keys)
+    while high - low > 1:
+        bit = first_difference(keys[low], keys[high - 1])
+        middle = next(at for at in range(low + 1, high) if key_bit(keys[at], bit))
+        if key_bit(key, bit):
+            steps.append((bit, subtree_hash(keys[low:middle], leaves[low:middle])))
+            low = middle
+        else:
+            steps.append((bit, subtree_hash(keys[middle:high], leaves[middle:high])))
+            high = middle
+    return low
+
+
+def _merged(bucket: Bucket, changes: Sequence[Change], undo: list[Change]) -> Bucket | None:
+    """Return a bucket with changes applied, or None when they change nothing.
+
+    Raises:
+        CorruptLedgerError: A value that is replaced is not the one its leaf hash commits to.
+    """
+    keys, leaves, values = list(bucket.keys), list(bucket.leaves), list(bucket.values)
+    before = len(undo)
+    for key, value in changes:
+        at = bisect_left(keys, key)
+        present = at < len(keys) and keys[at] == key
+        old = values[at] if present else None
+        if value == old:
+            continue
+        undo.append((key, old))
+        if old is not None and state_leaf_hash(key, hashlib.sha256(old).digest()) != leaves[at]:
+            raise damaged(f"the value at key {key.hex()} is not the one that was stored")
+        if value is None:
+            del keys[at], leaves[at], values[at]
+            continue
+        leaf = state_leaf_hash(key, hashlib.sha256(value).digest())
+        if present:
+            leaves[at], values[at] = leaf, value
+        else:
+            keys.insert(at, key)
+            leaves.insert(at, leaf)
+            values.insert(at, value)
+    return Bucket(keys, leaves, values) if len(undo) > before else None
