@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from pathlib import Path
 
 __all__ = ["CAPTURE_LIMIT_BYTES", "Capture"]
@@ -95,7 +96,7 @@ class Capture:
     def close(self) -> None:
         """Give the disk space back; reading is over."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            self._closer()
             self._descriptor = None
             self._stopped_at = 0
 
@@ -113,6 +114,7 @@ class Capture:
     def _store(self, chunk: memoryview, position: int) -> None:
         if self._descriptor is None:
             self._descriptor = self._make_file()
+            self._closer = weakref.finalize(self, os.close, self._descriptor)
         if position < self._head_limit:
             part = chunk[: self._head_limit - position]
             self._write_at(part, position)
