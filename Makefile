@@ -20,7 +20,7 @@ setup: ## make .venv with everything a developer needs
 
 demo: ## the report's story, told on real clinical data (under two minutes)
 	@PYTHON="$(PYTHON)" sh tools/prepare demo
-	@$(RUN) examples/demo.py
+	@$(RUN) demo/story.py
 
 test: setup ## the whole test suite
 	@$(RUN) -m pytest $(PYTEST_FLAGS)
