@@ -1,0 +1,196 @@
+"""Which source files are code, and which distributions stand behind the rest.
+
+Warm bytecode hides a module's source: only ``__pycache__/name.cpython-311.pyc`` is opened. So sources are found three ways,
+each seen as it happens or at exit: the bytecode's name, the import events of extension modules, and the modules'
+own specifications when the process ends normally.
+"""
+
+# Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
+# ruff: noqa: PTH112, PTH113, PTH118
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind
+from lichen.runs.trace.distributions import SiteDirectory, is_generated
+from lichen.runs.trace.places import Places, normalise
+
+__all__ = ["ModuleFindings", "find_modules", "source_of_bytecode"]
+
+_OWN_MODULES = ("lichen_agent", "lichen_agent_chain", "lichen_agent_variables")
+_EXTENSION_SUFFIXES = (".abi3.so", ".so")
+
+
+@dataclass
+class ModuleFindings:
+    """What the imports of a run say.
+
+    Attributes:
+        modules: Name -> source file that counts as code.
+        imports: Top-level names asked for.
+        directories: Directories outside interpreter and site-packages where modules were looked for.
+        absent: Paths that would have been imported instead, had they been there.
+        distributions: Name -> version of distributions behind the rest.
+        loose_files: Files in site-packages that no version describes, modules not included.
+    """
+
+    modules: dict[str, str] = field(default_factory=dict)
+    imports: set[str] = field(default_factory=lambda: {"sitecustomize", "usercustomize"})
+    directories: dict[str, None] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    distributions: dict[str, str] = field(default_factory=dict)
+    loose_files: set[str] = field(default_factory=set)
+
+
+def source_of_bytecode(path: str, prefix: str | None = None) -> str:
+    """Name the source a ``.pyc`` was compiled from; the path itself when it has no source.
+
+    Args:
+        path: Absolute path of the bytecode.
+        prefix: ``sys.pycache_prefix`` of the process that opened it.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = name.removesuffix(".pyc")
+    head, _, tag = stem.rpartition(".")
+    if tag.startswith("opt-"):
+        head, _, tag = head.rpartition(".")
+    if prefix and path.startswith(prefix.rstrip("/") + "/"):
+        return f"{folder[len(prefix.rstrip('/')) :]}/{head}.py"
+    if folder.endswith("/__pycache__") and head:
+        return f"{folder[: -len('/__pycache__')]}/{head}.py"
+    return path
+
+
+def find_modules(logs: Iterable[AgentLog], places: Places, site_files: Iterable[str]) -> ModuleFindings:
+    """Collect code and distributions.
+
+    Args:
+        logs: Of all Python processes.
+        places: Knows their interpreters already.
+        site_files: Files of installed packages that were opened.
+
+    Returns:
+        Findings; every path absolute and there now.
+    """
+    findings = ModuleFindings()
+    installed: set[str] = set(site_files)
+    for log in logs:
+        search = [normalise(entry) for entry in log.sys_path]
+        findings.imports.update(name.partition(".")[0] for name in log.imports if name not in _OWN_MODULES)
+        for entry in search:
+            if places.is_ours(entry + "/x"):
+                findings.directories[entry] = None
+        for name, path in _sources(log):
+            place = places.of(path)
+            if place == "site":
+                installed.add(path)
+            elif places.is_ours(path):
+                findings.modules.setdefault(name or _module_name(path, search), path)
+                _shadows(findings.absent, path, search, places)
+    _sort_installed(findings, installed, places)
+    return findings
+
+
+def _sources(log: AgentLog) -> Iterator[tuple[str, str]]:
+    """Give (module name or empty, existing source file) of everything a process imported."""
+    prefix = log.facts.get("pycache_prefix")
+    given = {}
+    program = log.facts.get("program") or [""]
+    cwd = str(log.facts.get("cwd", "/"))
+    if program[0] and not program[0].startswith("-"):
+        given[normalise(os.path.join(cwd, program[0]))] = "__main__"
+    for table in (log.modules, log.imports):
+        for name, path in table.items():
+            if path.startswith("/"):
+                given.setdefault(normalise(path), name)
+    imported = {part for name in log.imports for part in (name, name.rpartition(".")[2])}
+    for record in log.records:
+        path = record.path
+        if record.kind != Kind.OPEN or record.flags or record.type == ABSENT:
+            continue
+        if path.endswith(".pyc"):
+            given.setdefault(source_of_bytecode(normalise(path), prefix), "")
+        elif path.endswith(".py"):
+            path = normalise(path)
+            if path not in given and _is_imported(path, imported):
+                given[path] = ""
+    for entry in log.sys_path:
+        if os.path.isfile(entry):
+            given.setdefault(normalise(entry), "")
+    for path, name in given.items():
+        found = _existing(path)
+        if found:
+            yield name, found
+
+
+def _is_imported(path: str, imported: set[str]) -> bool:
+    """Say whether a source file that was read has the name of a module that was imported."""
+    folder, _, name = path.rpartition("/")
+    stem = name.removesuffix(".py")
+    return stem in imported or (stem == "__init__" and folder.rpartition("/")[2] in imported)
+
+
+def _existing(path: str) -> str:
+    """Return the file itself, or the archive a path inside one leads to."""
+    while path and path != "/":
+        if os.path.isfile(path):
+            return path
+        if os.path.isdir(path):
+            return ""
+        path = path.rpartition("/")[0]
+    return ""
+
+
+def _module_name(path: str, search: Iterable[str]) -> str:
+    """Name a source file as an import would; its path when no entry of ``sys.path`` leads to it."""
+    entries = [entry for entry in search if path.startswith(entry + "/")]
+    if not entries:
+        return path
+    relative = path[len(max(entries, key=len)) + 1 :].rsplit(".", 1)[0]
+    return relative.removesuffix("/__init__").replace("/", ".")
+
+
+def _shadows(absent: set[str], path: str, search: list[str], places: Places) -> None:
+    """Add the paths that the import system prefers to a source file and did not find."""
+    stem, _, suffix = path.rpartition(".")
+    if suffix != "py":
+        return
+    candidates = [stem + extension for extension in _EXTENSION_SUFFIXES]
+    if not stem.endswith("/__init__"):
+        candidates.append(f"{stem}/__init__.py")
+    for number, entry in enumerate(search):
+        if not path.startswith(entry + "/"):
+            continue
+        relative = path[len(entry) + 1 :]
+        top = relative.partition("/")[0]
+        if "/" in relative:  # a namespace package may have a portion in an earlier entry
+            candidates += [
+                f"{earlier}/{relative}"
+                for earlier in search[:number]
+                if places.is_ours(earlier + "/x") and os.path.isdir(f"{earlier}/{top}")
+            ]
+        break
+    absent.update(candidate for candidate in candidates if not os.path.lexists(candidate))
+
+
+def _sort_installed(findings: ModuleFindings, installed: set[str], places: Places) -> None:
+    """Describe installed files by their distribution's version, or as code where that says too little."""
+    sites: Mapping[str, SiteDirectory] = {path: SiteDirectory.read(path) for path in places.site_directories}
+    for path in sorted(installed):
+        directory = next((entry for entry in sites if path.startswith(entry + "/")), None)
+        if directory is None or is_generated(path):
+            continue
+        site = sites[directory]
+        owner = site.owner_of(path)
+        if owner is not None:
+            findings.distributions[owner.name] = owner.version
+        if owner is None or not owner.from_index or not site.is_as_installed(path, owner):
+            if not os.path.isfile(path):
+                continue
+            if path.endswith((".py", ".so")):
+                findings.modules.setdefault(_module_name(path, [directory]), path)
+            else:
+                findings.loose_files.add(path)

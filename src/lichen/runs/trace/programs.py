@@ -1,0 +1,201 @@
+"""What is known about programs by name: which read nothing, which leave the machine, which are Python or shells."""
+
+# Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
+# ruff: noqa: PTH113, PTH118, PTH119, PTH123
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+__all__ = [
+    "HARMLESS",
+    "REMOTE",
+    "ProgramKind",
+    "elf_interpreter",
+    "find_program",
+    "is_isolated",
+    "kind_of_program",
+]
+
+ProgramKind = Literal["python", "shell", "native", "static", "unknown"]
+
+HARMLESS = frozenset(
+    [
+        "uname",
+        "lscpu",
+        "nproc",
+        "ldconfig",
+        "nvidia-smi",
+        "arch",
+        "hostname",
+        "getconf",
+        "sysctl",
+        "fc-list",
+        "id",
+        "whoami",
+        "tput",
+        "stty",
+        "true",
+        "false",
+        "sleep",
+        "date",
+        "echo",
+        "printf",
+        "basename",
+        "dirname",
+        "pwd",
+        "seq",
+        "yes",
+        "kill",
+        "ps",
+        "tty",
+        "free",
+        "uptime",
+        "rocm-smi",
+        "lspci",
+    ]
+)
+"""Programs that read nothing a result could depend on beyond the machine itself."""
+
+_CONTAINERS = "docker podman nerdctl singularity apptainer enroot bwrap flatpak snap lxc-start runc crun systemd-nspawn chroot"
+_REMOTES = (
+    "ssh rsh pdsh mosh scp sftp rsync srun sbatch salloc qsub bsub kubectl systemd-run at batch crontab sudo su doas "
+    "pkexec machinectl tmux screen"
+)
+REMOTE = dict.fromkeys(_CONTAINERS.split(), "container") | dict.fromkeys(_REMOTES.split(), "remote")
+"""Programs whose work happens where no means here can look, and the reason code that says so."""
+
+SHELLS = frozenset(["sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "busybox", "fish", "csh", "tcsh"])
+WHOLE_ENVIRONMENT = frozenset(
+    [
+        "env",
+        "printenv",
+        "perl",
+        "ruby",
+        "node",
+        "nodejs",
+        "php",
+        "java",
+        "make",
+        "gmake",
+        "awk",
+        "gawk",
+        "mawk",
+        "jq",
+        "lua",
+        "Rscript",
+        "R",
+        "julia",
+    ]
+)
+"""Programs that take the whole environment without asking for variables by name."""
+LOCALE_SENSITIVE = frozenset(
+    ["sort", "ls", "join", "comm", "uniq", "tr", "grep", "egrep", "sed", "awk", "gawk", "mawk", "cut", "fold"]
+)
+
+_PYTHON = re.compile(r"(python|pypy)[\d.]*t?d?$")
+_ISOLATING = re.compile(r"-[a-zA-Z]*[IES]")
+_INFORMING = frozenset(
+    ("-V", "-VV", "--version", "-h", "--help", "-?", "--help-env", "--help-xoptions", "--help-all")
+)
+
+
+def find_program(name: str, directory: str, environ: Mapping[str, str]) -> str:
+    """Resolve a program as exec does; empty when it is not there."""
+    if "/" in name:
+        path = os.path.join(directory, name)
+        return os.path.normpath(path) if os.path.isfile(path) else ""
+    for entry in environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, entry, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.normpath(path)
+    return ""
+
+
+def kind_of_program(path: str) -> ProgramKind:
+    """Say what a program file is; a script is what its first line names."""
+    real = os.path.realpath(path)
+    name = os.path.basename(real)
+    if _PYTHON.match(name) or _PYTHON.match(os.path.basename(path)):
+        return "python"
+    try:
+        with open(real, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return "unknown"
+    if head.startswith(b"#!"):
+        words = os.fsdecode(head[2:].split(b"\n")[0]).split()
+        if words and os.path.basename(words[0]) == "env":
+            words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+        if not words:
+            return "unknown"
+        interpreter = os.path.basename(words[0])
+        if _PYTHON.match(interpreter):
+            return "python"
+        return "shell" if interpreter in SHELLS else "native"
+    if name in SHELLS or os.path.basename(path) in SHELLS:
+        return "shell"
+    if head.startswith(b"\x7fELF"):
+        return "native" if elf_interpreter(real) else "static"
+    return "unknown"
+
+
+def is_isolated(argv: Sequence[str]) -> str:
+    """Return the option by which a Python command line keeps the agent out, empty when there is none."""
+    for word in argv[1:]:
+        if not word.startswith("-") or word in ("-", "-c", "-m"):
+            break
+        if _ISOLATING.fullmatch(word) or (not word.startswith("--") and _ISOLATING.match(word)):
+            return word
+        if word.startswith(("-c", "-m")):
+            break
+    return ""
+
+
+def only_informs(argv: Sequence[str]) -> bool:
+    """Say whether a Python command line only prints a version or help, which happens before the agent could start."""
+    return len(argv) > 1 and argv[1] in _INFORMING
+
+
+def elf_interpreter(path: str) -> str:
+    """Return the dynamic loader an ELF file asks for; empty for a static program or another format.
+
+    Source: System V gABI, "Program Header"; PT_INTERP = 3.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+            if len(head) < 52 or head[:4] != b"\x7fELF":
+                return ""
+            wide = head[4] == 2
+            order = "<" if head[5] == 1 else ">"
+            if wide:
+                table_offset, entry_size, entry_count = (
+                    struct.unpack_from(order + "Q", head, 32)[0], *struct.unpack_from(order + "HH", head, 54)
+                )  # fmt: skip
+            else:
+                table_offset, entry_size, entry_count = (
+                    struct.unpack_from(order + "I", head, 28)[0], *struct.unpack_from(order + "HH", head, 42)
+                )  # fmt: skip
+            file.seek(table_offset)
+            table = file.read(entry_size * min(entry_count, 128))
+            for position in range(0, len(table) - entry_size + 1, entry_size):
+                if struct.unpack_from(order + "I", table, position)[0] != 3:
+                    continue
+                if wide:
+                    offset, size = (
+                        struct.unpack_from(order + "Q", table, position + at)[0] for at in (8, 32)
+                    )
+                else:
+                    offset, size = (
+                        struct.unpack_from(order + "I", table, position + at)[0] for at in (4, 16)
+                    )
+                file.seek(offset)
+                return os.fsdecode(file.read(min(size, 4096)).rstrip(b"\0"))
+    except (OSError, struct.error):
+        pass
+    return ""
