@@ -21,18 +21,14 @@ from pathlib import Path
 import click
 
 from lichen import errors
+from lichen.cli.errors import OTHER_STATUSES
+from lichen.cli.main import GROUPS
 from lichen.cli.main import main as lichen_command
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 NOTICE = "<!-- Written by tools/reference_pages.py from the code; `make docs` writes it again. -->"
 DIFFERENCE_LINES_SHOWN = 20
-
-# Exit statuses that no exception of Lichen's own stands for.
-OTHER_STATUSES = (
-    ("0", "Success. `lichen run` ends with the status of the command it ran, or replayed."),
-    ("130", "Interrupted with Ctrl-C; what was under way is recorded as interrupted."),
-)
 
 
 def cli_page() -> str:
@@ -46,12 +42,30 @@ def cli_page() -> str:
         "",
     ]
     context = click.Context(lichen_command, info_name="lichen")
-    lines += command_lines(lichen_command, context, 2)
+    lines += _own_lines(lichen_command, context, 2)
+    for title, names in GROUPS.items():
+        lines += [f"## {title}", ""]
+        for name in names:
+            command = lichen_command.get_command(context, name)
+            assert command is not None  # the table of groups is what commands are found in
+            if not command.hidden:
+                lines += command_lines(command, click.Context(command, info_name=name, parent=context), 3)
     return _page(lines)
 
 
 def command_lines(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
-    """Heading, usage, help, parameters of one command, then its subcommands one level deeper."""
+    """One command, then its subcommands one level deeper."""
+    yield from _own_lines(command, context, level)
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        if child is not None and not child.hidden:
+            yield from command_lines(child, click.Context(child, info_name=name, parent=context), level + 1)
+
+
+def _own_lines(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    """Heading, usage, help and parameters of one command."""
     yield from ("#" * level + f" {context.command_path}", "")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield from ("```text", usage, "```", "")
@@ -61,12 +75,6 @@ def command_lines(command: click.Command, context: click.Context, level: int) ->
     yield from _table("Argument", [(_argument_name(each), _argument_help(each)) for each in arguments])
     yield from _table("Option", [(_option_names(each), _option_help(each)) for each in options])
     yield from _prose(command.epilog or "")
-    if not isinstance(command, click.Group):
-        return
-    for name in command.list_commands(context):
-        child = command.get_command(context, name)
-        if child is not None and not child.hidden:
-            yield from command_lines(child, click.Context(child, info_name=name, parent=context), level + 1)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -90,12 +98,12 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
 def _value_name(option: click.Option) -> str:
     """What stands for the value: the option's own word, its name when it is a choice, else its type."""
     named = option.name if isinstance(option.type, click.Choice) else option.type.name
-    return (option.metavar or named or "value").upper()
+    return option.metavar or (named or "value").upper()
 
 
 def _argument_name(argument: click.Argument) -> str:
     """An argument as the usage line calls it."""
-    return f"`{(argument.metavar or argument.name or '').upper()}`"
+    return f"`{argument.metavar or (argument.name or '').upper()}`"
 
 
 def _argument_help(argument: click.Argument) -> str:
@@ -123,7 +131,7 @@ def _option_help(option: click.Option) -> str:
         notes.append("one of " + ", ".join(f"`{choice}`" for choice in option.type.choices))
     if option.required:
         notes.append("required")
-    if option.multiple:
+    if option.multiple and "repeatable" not in (option.help or "").lower():
         notes.append("may be given several times")
     if option.show_default and isinstance(default, str | int | float) and not isinstance(default, bool):
         notes.append(f"default: `{default}`")
@@ -140,9 +148,11 @@ def _cell(text: str) -> str:
 def errors_page() -> str:
     """Every class of error: its place in the tree, stable code, exit status and meaning."""
     classes = [getattr(errors, name) for name in errors.__all__]
-    statuses: dict[int, list[str]] = {}
+    statuses: dict[int, str] = {}
     for each in classes:
-        statuses.setdefault(each.exit_status, []).append(f"`{each.code}`")
+        codes = statuses.get(each.exit_status)
+        statuses[each.exit_status] = f"{codes}, `{each.code}`" if codes else f"`{each.code}`"
+    statuses |= OTHER_STATUSES
     drawing = inspect.getdoc(errors) or ""
     tree = [line.removeprefix("    ") for line in drawing.splitlines() if line.startswith("    ")]
     lines = [
@@ -156,11 +166,9 @@ def errors_page() -> str:
         "",
         "## Exit statuses",
         "",
-        "| Status | Codes |",
+        "| Status | Codes of the errors, or what it means |",
         "|---|---|",
-        f"| {OTHER_STATUSES[0][0]} | {OTHER_STATUSES[0][1]} |",
-        *(f"| {status} | {', '.join(codes)} |" for status, codes in sorted(statuses.items())),
-        *(f"| {status} | {meaning} |" for status, meaning in OTHER_STATUSES[1:]),
+        *(f"| {status} | {meaning} |" for status, meaning in sorted(statuses.items())),
         "",
         "## The tree",
         "",
