@@ -7,8 +7,8 @@
 
 VENV = .venv
 RUN = $(VENV)/bin/python
-PYTEST_FLAGS =
-SOURCES = src tests tools examples benchmarks
+PYTEST_FLAGS = -n auto --maxprocesses 8
+SOURCES = src tests tools demo examples benchmarks
 
 help: ## list these targets
 	@echo "Lichen: a ledger for machine learning that pays for itself in kilowatt-hours."
@@ -57,4 +57,4 @@ docs: ## reference pages from the code, then the HTML site in site/
 clean: ## remove what the targets above made; ledgers and keys stay
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	rm -rf src/*.egg-info
-	find src tests tools examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
