@@ -102,9 +102,10 @@ class ProjectConfig:
             raise UsageError(f"{path}: unknown key {unknown[0]!r}", remedy=f"Known keys: {known}.")
         for key, value in values.items():
             _check_type(path, key, value, _PROJECT_KEYS[key])
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)
 
 
 @dataclass

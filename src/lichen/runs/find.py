@@ -261,9 +261,11 @@ def _find_artefacts(workspace: Workspace, query: Query) -> list[Found]:
         conditions.append("member = ?")
         values.append(query.member)
     if query.data is not None:
-        conditions.append("(idx IN (SELECT idx FROM view_artefact_data WHERE digest = ?) OR sha256 = ?)")
-        digest = _data_digest(workspace, query.data)
-        values += [data_key(digest, workspace.group_key), digest]
+        conditions.append(
+            "(sha256 = ? OR idx IN (SELECT child FROM view_edge JOIN view_artefact AS origin ON origin.idx = view_edge.parent "
+            "WHERE relation = 'data' AND origin.sha256 = ?))"
+        )
+        values += [_data_digest(workspace, query.data)] * 2
     order = "energy_joules IS NULL, energy_joules, idx" if query.order == "energy" else "idx DESC"
     sql = (
         "SELECT idx, kind, member, time_unix_ms, name, energy_joules, method, metrics, cid, sha256 FROM view_artefact "  # noqa: S608 - constants only

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import UsageError
+from lichen.runs.publish import data_entries
 from lichen.runs.record import data_key, statement
 from lichen.runs.reference import resolve
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Suspect", "flag", "suspects", "withdraw"]
 
 SEVERITIES = ("low", "medium", "high")
-_WEIGHT = {"low": 0.5, "medium": 1.0, "high": 2.0}
+_WEIGHT = {"low": 1, "medium": 2, "high": 4}
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,7 @@ def flag(
             "an error is told in 1 to 500 characters", remedy="Keep it short and publish details as data."
         )
     index = resolve(workspace, reference)
-    keys = [
-        b64u(data_key(workspace.digests.hash_file(path).sha256, workspace.group_key)) for path in data[:4]
-    ]
-    fields: dict[str, Any] = {"of": index, "severity": severity, "data": keys or None}
+    fields: dict[str, Any] = {"of": index, "severity": severity, "data": data_entries(workspace, data)}
     if workspace.group_key is None:
         fields["error"] = error
     else:
@@ -123,32 +120,47 @@ def suspects(workspace: Workspace, limit: int = 20) -> list[Suspect]:
     """
     connection = workspace.ledger.connection
     flagged: Counter[int] = Counter()
-    named: Counter[bytes] = Counter()
+    named: Counter[int] = Counter()
     for target, text in connection.execute("SELECT target, said FROM view_flag WHERE kind = 'flag'"):
         said = json.loads(text)
-        weight = _WEIGHT[said.get("severity", "medium")]
         flagged[_work_behind(workspace, int(target))] += 1
-        for digest in said.get("data", ()):
-            named[b64u_decode(digest)] += max(1, round(weight))
+        for entry in said.get("data", ()):
+            named[int(entry)] += _WEIGHT[said.get("severity", "medium")]
+    used = _uses(workspace)
+    all_work = set().union(*used.values()) if used else set()
+    base_rate = (sum(1 for index in all_work if flagged[index]) + 1) / (len(all_work) + 2)
+    entries = {digest: _published(workspace, digest) for digest in used}
+    found = []
+    for digest, work in used.items():
+        index, title = entries[digest]
+        hits = sum(1 for entry in work if flagged[entry])
+        direct = named[index] if index is not None else 0
+        if not hits and not direct:
+            continue
+        score = ((hits + direct + 1) / (len(work) + direct + 2)) / base_rate
+        flag_count = sum(flagged[entry] for entry in work) + direct
+        found.append(Suspect(digest.hex(), title, index, score, flag_count, len(work), tuple(sorted(work))))
+    return sorted(found, key=lambda item: (-item.score, -item.flag_count, item.digest))[:limit]
+
+
+def _uses(workspace: Workspace) -> dict[bytes, set[int]]:
+    """Map each data digest to the runs, or models without a run, that used it."""
+    connection = workspace.ledger.connection
     used: dict[bytes, set[int]] = {}
     rows = connection.execute(
         "SELECT view_name.name, view_work.idx FROM view_work JOIN view_name ON view_name.id = view_work.data_id "
-        "WHERE view_work.metric_id = 0 UNION SELECT digest, idx FROM view_artefact_data"
+        "WHERE view_work.metric_id = 0"
     )
     for digest, index in rows:
         used.setdefault(digest, set()).add(_work_behind(workspace, int(index)))
-    all_work = set().union(*used.values()) if used else set()
-    base_rate = (sum(1 for index in all_work if flagged[index]) + 1) / (len(all_work) + 2)
-    found = []
-    for digest, work in used.items():
-        hits = sum(1 for index in work if flagged[index])
-        if not hits and not named[digest]:
-            continue
-        score = ((hits + named[digest] + 1) / (len(work) + named[digest] + 2)) / base_rate
-        index, title = _published(workspace, digest)
-        flag_count = sum(flagged[entry] for entry in work) + named[digest]
-        found.append(Suspect(digest.hex(), title, index, score, flag_count, len(work), tuple(sorted(work))))
-    return sorted(found, key=lambda item: (-item.score, -item.flag_count, item.digest))[:limit]
+    rows = connection.execute(
+        "SELECT view_artefact.sha256, view_edge.child FROM view_edge JOIN view_artefact ON view_artefact.idx = view_edge.parent "
+        "WHERE view_edge.relation = 'data'"
+    )
+    for sha256, index in rows:
+        digest = data_key(sha256, workspace.group_key)
+        used.setdefault(digest, set()).add(_work_behind(workspace, int(index)))
+    return used
 
 
 def _work_behind(workspace: Workspace, index: int) -> int:

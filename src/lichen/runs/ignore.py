@@ -67,8 +67,10 @@ def _translate(line: str) -> str:
     anchored = "/" in line.rstrip("/")
     body = line.strip("/")
     parts = []
-    for token in re.split(r"(\*\*/|/\*\*|\*|\?)", body):
-        if token == "**/":
+    for token in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", body):
+        if token == "/**/":
+            parts.append("/(?:.*/)?")
+        elif token == "**/":
             parts.append("(?:.*/)?")
         elif token == "/**":
             parts.append("/.*")

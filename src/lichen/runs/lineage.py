@@ -208,7 +208,11 @@ class _Walker:
         statement = Statement.from_bytes(self.workspace.ledger.entry(index).payload)
         said = statement.predicate
         found: list[tuple[str, Edge]] = []
-        for relation, target in (("made", said.get("run")), ("of", said.get("of"))):
+        targets = [
+            (name, said.get(field)) for name, field in (("made by", "run"), ("of", "of"), ("from", "base"))
+        ]
+        targets += [("used", entry) for entry in said.get("data", ()) if isinstance(entry, int)]
+        for relation, target in targets:
             if isinstance(target, int):
                 key = self.add_entry(target)
                 found.append((key, Edge(child, key, relation)))
@@ -219,15 +223,13 @@ class _Walker:
 
     def _inputs(self, kind: str, said: Any) -> list[bytes]:
         """Return keyed digests of everything an entry read; from the manifest when it is at hand."""
-        digests = [b64u_decode(digest) for digest in said.get("data", ())]
-        if kind == "run":
-            try:
-                manifest = self.workspace.manifest(said["manifest"])
-            except LichenError:
-                return digests
-            group_key = self.workspace.group_key
-            digests = [data_key(b64u_decode(text), group_key) for text in manifest.data.values()]
-        return digests
+        if kind != "run":
+            return []
+        try:
+            manifest = self.workspace.manifest(said["manifest"])
+        except LichenError:
+            return [b64u_decode(digest) for digest in said["data"]]
+        return [data_key(b64u_decode(text), self.workspace.group_key) for text in manifest.data.values()]
 
     def _sources(self, digest: bytes, before: int) -> list[str]:
         matches = self._entries_by_key(digest, before)
@@ -258,7 +260,8 @@ class _Walker:
         connection = self.workspace.ledger.connection
         found = []
         rows = connection.execute(
-            "SELECT idx, 'made' FROM view_artefact WHERE run = ?1 UNION SELECT idx, 'of' FROM view_artefact WHERE of = ?1",
+            "SELECT child, CASE relation WHEN 'run' THEN 'made by' WHEN 'data' THEN 'used' WHEN 'base' THEN 'from' ELSE relation END "
+            "FROM view_edge WHERE parent = ?1",
             (index,),
         ).fetchall()
         own = connection.execute(
@@ -271,8 +274,7 @@ class _Walker:
                 (row[0], "used")
                 for row in connection.execute(
                     "SELECT view_work.idx FROM view_work JOIN view_name ON view_name.id = view_work.data_id "
-                    "WHERE view_name.name = ?1 AND view_work.metric_id = 0 UNION "
-                    "SELECT idx FROM view_artefact_data WHERE digest = ?1",
+                    "WHERE view_name.name = ?1 AND view_work.metric_id = 0",
                     (digest,),
                 )
             ]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lichen.contracts.registry import derive_fingerprints
+from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, command_key, family_key
 from lichen.runs.surroundings import Difference, Surroundings, first_difference
@@ -218,7 +218,7 @@ def _answer_for(
     workspace: Workspace, surroundings: Surroundings, parts: Mapping[str, str], policy: ReusePolicy
 ) -> Answer | None:
     connection = workspace.ledger.connection
-    exact, same_work = derive_fingerprints(parts)
+    exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
     usable = [
         (run, manifest)
         for run, manifest in _with_manifests(workspace, runs_by(connection, "exact", exact, _CANDIDATES_MAX))
@@ -260,10 +260,9 @@ def _with_manifests(
 
 def _author_stands(workspace: Workspace, index: int) -> bool:
     """Say whether the key that signed an entry has not been revoked or compromised since."""
-    from lichen.contracts.members import key_binding
+    from lichen.contracts.members import is_key_in_force
 
-    binding = key_binding(workspace.ledger.state, workspace.ledger.entry(index).key_id)
-    return binding is not None and binding.covers(index) and binding.reason not in ("revoked", "compromised")
+    return is_key_in_force(workspace.ledger.state_get, workspace.ledger.entry(index).key_id)
 
 
 def _choose(

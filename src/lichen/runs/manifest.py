@@ -181,10 +181,8 @@ class Manifest:
             raise EncodingError(
                 f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
             )
-        lists = {
-            key: _strings(value, key) for key in ("command", "family", "absent", "imports", "directories")
-        }
-        maps = {key: _mapping(value, key) for key in _MAP_SECTIONS}
+        sections: dict[str, Any] = {key: _strings(value, key) for key in _LIST_SECTIONS}
+        sections |= {key: _mapping(value, key) for key in _MAP_SECTIONS}
         outputs = value.get("outputs")
         if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):
             raise EncodingError("a manifest lacks its outputs or working directory")
@@ -193,8 +191,7 @@ class Manifest:
             cwd=value["cwd"],
             outputs=tuple(Output.from_json(output) for output in outputs),
             detail=detail if isinstance(detail, str) else None,
-            **lists,  # type: ignore[arg-type] - checked above, section by section
-            **maps,
+            **sections,
         )
 
     def without_detail(self) -> Manifest:
@@ -202,6 +199,7 @@ class Manifest:
         return replace(self, detail=None)
 
 
+_LIST_SECTIONS = ("command", "family", "absent", "imports", "directories")
 _MAP_SECTIONS = (
     "seeds", "parameters", "code", "data", "present", "listings", "modules",
     "variables", "environment", "distributions", "executables",

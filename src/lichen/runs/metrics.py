@@ -76,7 +76,7 @@ def _number(name: str, value: object) -> float:
             f"{name!r} cannot name a metric", remedy="Use letters, digits and _ . / @ - up to 64 characters."
         )
     try:
-        number = float(value)  # type: ignore[arg-type] - tensors and NumPy scalars convert, the rest raises
+        number = float(value)  # type: ignore[arg-type]  # tensors and NumPy scalars convert, the rest raises
     except (TypeError, ValueError):
         raise UsageError(f"metric {name} has the value {value!r}, which is no number") from None
     return number

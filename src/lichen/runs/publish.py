@@ -17,13 +17,14 @@ from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Subject
 from lichen.errors import Rejected, UsageError
 from lichen.runs.project import visible
-from lichen.runs.record import DATA_INLINE_MAX, data_key, statement
+from lichen.runs.record import statement
 
 if TYPE_CHECKING:
+    from lichen.content.directory import DirectoryHash
     from lichen.energy.measurement import Measurement
     from lichen.runs.workspace import Workspace
 
-__all__ = ["DeclaredEnergy", "Published", "evaluate", "publish"]
+__all__ = ["DeclaredEnergy", "Published", "data_entries", "evaluate", "publish"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def publish(
         "licence": licence,
         "metrics": dict(metrics) if metrics else None,
         "run": run,
-        "data": _data_keys(workspace, data),
+        "data": data_entries(workspace, data),
     }
     name = path.name if workspace.group_key is None else (title or kind)
     said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
@@ -206,9 +207,18 @@ def _put(workspace: Workspace, path: Path) -> _Stored:
     if not path.is_dir():
         stored = workspace.store.put_file(path)
         return _Stored(str(stored.cid), stored.sha256, stored.size_bytes)
+    tree, table = _contents_of(workspace, path)
+    for file in tree.files:
+        workspace.store.put_file(path / file.path, known=file.names)
+    detail, _ = workspace.put_private(table)
+    return _Stored(str(tree.cid), hashlib.sha256(table).digest(), tree.size_bytes, detail)
+
+
+def _contents_of(workspace: Workspace, path: Path) -> tuple[DirectoryHash, bytes]:
+    """Name a directory, and write its table of contents: canonical JSON."""
     from lichen.content.directory import hash_directory
 
-    tree = hash_directory(path, hash_one=workspace.digests.hash_file)
+    tree = hash_directory(path, hash_one=lambda file: workspace.digests.hash_file(Path(file)))
     if not tree.files:
         raise UsageError(f"{path} holds no file", remedy="Name a directory with files, or a file.")
     contents = [
@@ -220,11 +230,12 @@ def _put(workspace: Workspace, path: Path) -> _Stored:
         }
         for file in tree.files
     ]
-    for file in tree.files:
-        workspace.store.put_file(path / file.path, known=file.names)
-    table = canonical_json({"directory": 1, "cid": str(tree.cid), "files": contents})
-    detail, _ = workspace.put_private(table)
-    return _Stored(str(tree.cid), hashlib.sha256(table).digest(), tree.size_bytes, detail)
+    return tree, canonical_json({"directory": 1, "cid": str(tree.cid), "files": contents})
+
+
+def _directory_digest(workspace: Workspace, path: Path) -> bytes:
+    """Return the digest under which a directory is published: that of its table of contents."""
+    return hashlib.sha256(_contents_of(workspace, path)[1]).digest()
 
 
 def _run_that_made(workspace: Workspace, sha256: bytes) -> int | None:
@@ -234,15 +245,28 @@ def _run_that_made(workspace: Workspace, sha256: bytes) -> int | None:
     return int(row[0]) if row[0] is not None else None
 
 
-def _data_keys(workspace: Workspace, paths: tuple[Path, ...]) -> list[str] | None:
-    files: list[Path] = []
+def data_entries(workspace: Workspace, paths: tuple[Path, ...]) -> list[int] | None:
+    """Return the entries that published some data.
+
+    Raises:
+        UsageError: There is no such path, or its content is not on record.
+    """
+    entries = []
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", remedy="Name the data the artefact was made from.")
-        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    files.sort(key=lambda file: -file.stat().st_size)
-    digests = [workspace.digests.hash_file(file).sha256 for file in files[:DATA_INLINE_MAX]]
-    return [b64u(data_key(digest, workspace.group_key)) for digest in digests] or None
+        digest = (
+            _directory_digest(workspace, path) if path.is_dir() else workspace.digests.hash_file(path).sha256
+        )
+        row = workspace.ledger.connection.execute(
+            "SELECT MAX(idx) FROM view_artefact WHERE kind = 'data' AND sha256 = ?", (digest,)
+        ).fetchone()
+        if row[0] is None:
+            raise UsageError(
+                f"{path} is not on record as data", remedy=f"Publish it first: lichen publish data {path}"
+            )
+        entries.append(int(row[0]))
+    return entries or None
 
 
 def evaluate(
@@ -277,7 +301,12 @@ def evaluate(
         (of, of),
     ).fetchone()
     digest = row[0] if row else bytes.fromhex(workspace.ledger.id)
-    claim.fields |= {"of": of, "metrics": dict(metrics), "data": _data_keys(workspace, data), "title": title}
+    claim.fields |= {
+        "of": of,
+        "metrics": dict(metrics),
+        "data": data_entries(workspace, data),
+        "title": title,
+    }
     said = statement(workspace, "evaluation", [Subject("evaluated", digest)], claim.fields)
     index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
     receipt = workspace.ledger.receipt(index).to_text()

@@ -70,7 +70,7 @@ class RunFacts:
         measurement: Its energy.
         exit_status: Of the command.
         data: Digests (text) of the data files that stand in the entry, largest first.
-        parent: Index of the run this one was nested in.
+        parent: Id of the run this one was nested in.
         rank_count: Processes of a distributed run, when more than one.
     """
 
@@ -81,7 +81,7 @@ class RunFacts:
     measurement: Measurement
     exit_status: int
     data: Sequence[str]
-    parent: int | None = None
+    parent: str | None = None
     rank_count: int | None = None
 
 
@@ -154,8 +154,12 @@ def reuse_statement(
     fields = {
         "of": run.index,
         "level": level,
-        "avoided": {"joules": run.energy_joules, "u95": run.relative_u95, "method": run.method},
+        "credit": True,
+        "avoided_joules": run.energy_joules,
+        "avoided_u95": run.relative_u95,
         "restored": restored,
         "energy": own.to_record() if own is not None else None,
     }
-    return statement(workspace, "reuse", [Subject("exact", run.exact)], fields)
+    return statement(
+        workspace, "reuse", [Subject(level, run.exact if level == "exact" else run.same_work)], fields
+    )

@@ -83,7 +83,7 @@ def ask(
 
 
 def answer_or_run(
-    workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: int | None = None
+    workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: str | None = None
 ) -> RunResult:
     """Answer a request from the ledger, or run it and record it.
 
@@ -91,7 +91,7 @@ def answer_or_run(
         workspace: Opened by the caller.
         request: What is asked.
         narrator: Hears what happens.
-        parent: Index of the run this one is nested in.
+        parent: Id of the run this one is nested in.
 
     Returns:
         The result. When the command ran, ``outcome`` says how to leave.
@@ -158,7 +158,7 @@ def _run_alone(
     surroundings: Surroundings,
     narrator: Narrator,
     stdin: IO[bytes] | None,
-    parent: int | None,
+    parent: str | None,
 ) -> RunResult:
     """Run under the lease for this request, so that equal work at the same time is done once."""
     from lichen.runs.lease import Lease
@@ -251,12 +251,12 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     Returns:
         How many were written.
     """
-    from lichen.encoding.statement import Statement
-    from lichen.runs.spool import Spool
-
     directory = workspace.directory / "spool"
     if workspace.read_only or not directory.is_dir() or not any(directory.iterdir()):
         return 0
+    from lichen.encoding.statement import Statement
+    from lichen.runs.spool import Spool
+
     try:
         return Spool(directory).flush(
             lambda payload: workspace.ledger.append_signed(

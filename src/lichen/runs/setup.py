@@ -313,13 +313,12 @@ def list_members(workspace: Workspace) -> list[MemberRow]:
     for (name,) in workspace.ledger.connection.execute("SELECT member FROM view_member ORDER BY idx"):
         names.setdefault(name)
     rows = []
-    state = workspace.ledger.state
     for name in names:
-        member = member_of(state, name)
+        member = member_of(workspace.ledger.state_get, name)
         if member is None:
             continue
         for key_id in member.keys:
-            binding = key_binding(state, key_id)
+            binding = key_binding(workspace.ledger.state_get, key_id)
             if binding is not None:
                 rows.append(
                     MemberRow(

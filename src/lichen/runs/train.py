@@ -17,15 +17,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lichen.contracts.registry import derive_fingerprints
+from lichen.contracts.registry import exact_fingerprint
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import LichenError
 from lichen.runs.hit import absolute_paths
 from lichen.runs.lookup import runs_by
-from lichen.runs.metrics import RUN_DIRECTORY, collect_metrics, misses_target
+from lichen.runs.metrics import collect_metrics, misses_target
 from lichen.runs.observe import Observation, data_digests, observe
 from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
 from lichen.runs.request import RunResult
@@ -64,7 +64,7 @@ def train(
     narrator: Narrator,
     *,
     stdin: int | None = None,
-    parent: int | None = None,
+    parent: str | None = None,
 ) -> RunResult:
     """Run a command and record it.
 
@@ -75,7 +75,7 @@ def train(
         surroundings: Shared with the look-up, so that nothing is hashed twice.
         narrator: Hears warnings and, if asked for, the record.
         stdin: Descriptor to use as the command's input; its own standard input when None.
-        parent: Index of the run this one is nested in.
+        parent: Id of the run this one is nested in.
 
     Returns:
         How it ended; ``outcome`` is set, and the caller leaves as the command left.
@@ -131,16 +131,14 @@ def _watch(
     tracer = Tracer(
         project.root,
         watch_directories,
+        means=_means(request.trace or project.config.trace),
         scratch_directory=scratch,
-        means=request.trace or project.config.trace,
-        command=command.argv,
-        directory=Path(command.cwd),
+        cache_directory=workspace.cache_directory,
     )
-    environment = {**os.environ, RUN_DIRECTORY: str(scratch), "LICHEN_RUN_ID": scratch.name}
-    started: Any = None
+    environment = {**os.environ, "LICHEN_RUN_ID": scratch.name}
     try:
         environment = tracer.environment(environment)
-        started = tracer.start()
+        tracer.start()
     except (LichenError, OSError) as error:
         warnings.append(f"the run is not traced: {error}")
     meter = None
@@ -150,7 +148,6 @@ def _watch(
         ).start()
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
-    del started
     outcome = supervise(
         command.argv,
         environment=environment,
@@ -169,6 +166,11 @@ def _watch(
     except (LichenError, OSError) as error:
         trace = Trace(complete=False, reasons=(f"tracer: {error}",))
     return _Watched(outcome, trace, measurement, [*warnings, *outcome.warnings])
+
+
+def _means(text: str | None) -> tuple[str, ...] | None:
+    """Read ``audit,inotify``; None lets the tracer take the best available."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
 
 
 def _directories(paths: tuple[str, ...]) -> list[Path]:
@@ -192,7 +194,7 @@ def _describe(
     surroundings: Surroundings,
     narrator: Narrator,
     watched: _Watched,
-    parent: int | None,
+    parent: str | None,
 ) -> RunResult:
     outcome = watched.outcome
     if outcome.stdin.sha256 is not None and outcome.stdin.complete:
@@ -262,7 +264,7 @@ def _store_and_record(
     result: RunResult,
     narrator: Narrator,
     stdout: bytes,
-    parent: int | None,
+    parent: str | None,
 ) -> None:
     assert watched.measurement is not None
     detail_cid, _ = workspace.put_private(_detail(request, observation, watched, stdout))
@@ -342,7 +344,7 @@ def _dispute_if_different(
 ) -> None:
     """Open a dispute when equal work is on record with other outputs."""
     made = [(output.name, output.sha256) for output in manifest.outputs]
-    exact, _ = derive_fingerprints(parts)
+    exact = exact_fingerprint(parts)
     for run in runs_by(workspace.ledger.connection, "exact", exact, 16):
         if run.index == index or not run.reusable:
             continue

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lichen.contracts.registry import derive_fingerprints
+from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
 from lichen.encoding.base import b64u_decode
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class RunsView:
         parts: Mapping[str, str] = said["parts"]
         energy: Mapping[str, Any] = said["energy"]
         metrics: Mapping[str, float] = said["metrics"]
-        exact, same_work = derive_fingerprints(parts)
+        exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
         connection.execute(
             "INSERT INTO view_run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
@@ -115,8 +115,10 @@ class ArtefactsView:
         "CREATE INDEX IF NOT EXISTS view_artefact_cid ON view_artefact (cid)",
         "CREATE INDEX IF NOT EXISTS view_artefact_run ON view_artefact (run)",
         "CREATE INDEX IF NOT EXISTS view_artefact_of ON view_artefact (of)",
-        """CREATE TABLE IF NOT EXISTS view_artefact_data (
-            digest BLOB NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (digest, idx)) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE IF NOT EXISTS view_edge (
+            child INTEGER NOT NULL, parent INTEGER NOT NULL, relation TEXT NOT NULL,
+            PRIMARY KEY (child, parent, relation)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX IF NOT EXISTS view_edge_parent ON view_edge (parent)",
         """CREATE TABLE IF NOT EXISTS view_flag (
             idx INTEGER PRIMARY KEY, target INTEGER NOT NULL, kind TEXT NOT NULL, member TEXT NOT NULL, said TEXT NOT NULL) STRICT""",
         "CREATE INDEX IF NOT EXISTS view_flag_target ON view_flag (target)",
@@ -153,10 +155,13 @@ class ArtefactsView:
                 said.get("of"), json.dumps(dict(said.get("metrics", {})), separators=(",", ":")),
             ),
         )  # fmt: skip
-        connection.executemany(
-            "INSERT OR IGNORE INTO view_artefact_data VALUES (?,?)",
-            [(b64u_decode(digest), record.place) for digest in said.get("data", ())],
-        )
+        edges = [
+            (record.place, int(said[relation]), relation)
+            for relation in ("run", "base", "of")
+            if relation in said
+        ]
+        edges += [(record.place, int(parent), "data") for parent in said.get("data", ())]
+        connection.executemany("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", edges)
 
 
 class ReuseView:
@@ -175,12 +180,11 @@ class ReuseView:
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add a hit; without ``avoided`` it booked nothing."""
         said = record.predicate
-        avoided: Mapping[str, Any] = said.get("avoided") or {"joules": 0, "u95": 0}
         connection.execute(
             "INSERT INTO view_reuse VALUES (?,?,?,?,?,?,?)",
             (
-                record.place, said["of"], record.member, said["time_unix_ms"], said["level"],
-                float(avoided["joules"]), float(avoided["u95"]),
+                record.place, said["of"], record.member, said["time_unix_ms"], said.get("level", "exact"),
+                float(said["avoided_joules"]) if said["credit"] else 0.0, float(said["avoided_u95"]),
             ),
         )  # fmt: skip
 

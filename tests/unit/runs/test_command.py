@@ -1,0 +1,105 @@
+"""Command lines: what makes two of them the same request."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lichen.errors import UsageError
+from lichen.runs.command import SEED_MARK, Command
+from lichen.runs.project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "lichen.toml").touch()
+    (tmp_path / "train.py").write_text("print()")
+    return Project.find(tmp_path)
+
+
+def parse(
+    project: Project, *argv: str, seeds: tuple[str, ...] = (), environ: dict[str, str] | None = None
+) -> Command:
+    return Command.parse(
+        argv, project, cwd=project.root, seed_names=seeds, environ=environ or {"PATH": "/usr/bin:/bin"}
+    )
+
+
+def test_same_command_in_two_checkouts_has_one_canonical_form(tmp_path: Path) -> None:
+    forms = []
+    for name in ("here", "there"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / "lichen.toml").touch()
+        project = Project.find(root)
+        forms.append(
+            parse(project, sys.executable, str(root / "train.py"), "--data", str(root / "d.csv")).canonical
+        )
+    assert forms[0] == forms[1] == ("python", "{project}/train.py", "--data", "{project}/d.csv")
+
+
+def test_script_is_found_behind_interpreter_options(project: Project) -> None:
+    command = parse(project, "python3", "-u", "-W", "ignore", "./train.py", "--depth", "4")
+    assert command.is_python
+    assert command.script == str(project.root / "train.py")
+    assert command.parameters == {"depth": "4"}
+
+
+def test_module_and_code_stand_for_a_script(project: Project) -> None:
+    assert parse(project, "python", "-m", "pkg.train", "--depth", "4").script == "-m pkg.train"
+    assert parse(project, "python", "-c", "print(1)").script == "-c"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--max-depth", "4"], {"max_depth": "4"}),
+        (["--max-depth=4"], {"max_depth": "4"}),
+        (["--fast", "--depth", "4"], {"fast": "true", "depth": "4"}),
+        (["lr=0.1", "+model.depth=3"], {"lr": "0.1", "+model.depth": "3"}),
+        (["--shift", "-1.5"], {"shift": "-1.5"}),
+        (["input.csv", "4"], {"arg0": "input.csv", "arg1": "4"}),
+    ],
+)
+def test_parameters_are_read_in_the_usual_spellings(
+    project: Project, words: list[str], expected: dict[str, str]
+) -> None:
+    assert parse(project, "python", "train.py", *words).parameters == expected
+
+
+@pytest.mark.parametrize("words", [["--seed", "7"], ["--seed=7"], ["seed=7"]])
+def test_seed_value_is_cut_out_of_the_request(project: Project, words: list[str]) -> None:
+    command = parse(project, "python", "train.py", *words, "--depth", "3", seeds=("seed",))
+    assert command.seeds == {"seed": "7"}
+    assert "7" not in "".join(command.canonical)
+    assert any(SEED_MARK in word for word in command.canonical)
+    assert command.parameters == {"depth": "3"}
+
+
+def test_seed_may_be_a_variable(project: Project) -> None:
+    command = parse(project, "python", "train.py", seeds=("SEED",), environ={"PATH": "/usr/bin", "SEED": "3"})
+    assert command.seeds == {"$SEED": "3"}
+
+
+def test_unknown_seed_is_refused(project: Project) -> None:
+    with pytest.raises(UsageError, match="no such option"):
+        parse(project, "python", "train.py", seeds=("seed",))
+
+
+def test_no_command_is_refused(project: Project) -> None:
+    with pytest.raises(UsageError, match="no command"):
+        parse(project)
+
+
+def test_other_programs_are_named_without_their_directory(project: Project) -> None:
+    command = parse(project, "/bin/sh", "run.sh", "4")
+    assert not command.is_python
+    assert command.canonical[0] == "sh"
+    assert command.executable == "/bin/sh"
+
+
+def test_family_does_not_depend_on_arguments(project: Project) -> None:
+    one = parse(project, "python", "train.py", "--depth", "3").family
+    two = parse(project, "python", "-u", "train.py", "--depth", "4").family
+    assert one == ("python", "{project}/train.py")
+    assert two[-1] == one[-1]

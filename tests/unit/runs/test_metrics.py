@@ -1,0 +1,79 @@
+"""Metrics: where they come from, and targets."""
+
+from pathlib import Path
+
+import pytest
+
+from lichen.errors import UsageError
+from lichen.runs.metrics import append_metrics, collect_metrics, misses_target, parse_pattern, parse_target
+
+
+def test_logging_outside_a_run_does_nothing() -> None:
+    assert append_metrics(1, {"accuracy": 0.5}, {}) is False
+
+
+def test_logged_rows_are_lines_of_json(tmp_path: Path) -> None:
+    environ = {"LICHEN_RUN_DIR": str(tmp_path)}
+    assert append_metrics(1, {"accuracy": 0.5}, environ)
+    assert append_metrics(None, {"loss": 2}, environ)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"accuracy":0.5,"step":1}\n{"loss":2.0}\n'
+
+
+def test_logging_into_a_directory_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    assert append_metrics(None, {"loss": 2}, {"LICHEN_RUN_DIR": str(tmp_path / "gone")}) is False
+
+
+@pytest.mark.parametrize("values", [{"": 1.0}, {"a b": 1.0}, {"x": "many"}, {"x": None}])
+def test_what_is_no_metric_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        append_metrics(None, values, {})
+
+
+def test_later_sources_win_and_unfit_values_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text('{"loss": 0.25, "note": "text", "flag": true}')
+    found, warnings = collect_metrics(
+        [{"step": 1, "loss": 1.0, "bad": float("nan")}, {"step": 2, "loss": 0.5}],
+        file,
+        [parse_pattern(r"accuracy=acc: ([\d.]+)"), parse_pattern("never=zzz")],
+        "acc: 0.1\nacc: 0.93\n",
+    )
+    assert found == {"loss": 0.25, "accuracy": 0.93}
+    assert len(warnings) == 2
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "\xff"])
+def test_unreadable_metrics_file_is_a_warning(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(content, encoding="latin-1")
+    found, warnings = collect_metrics([], file, [], "")
+    assert found == {}
+    assert "m.json" in warnings[0]
+
+
+@pytest.mark.parametrize("text", ["accuracy", "=x", "a b=x", "acc=("])
+def test_bad_pattern_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "metrics", "missed"),
+    [
+        ("accuracy=0.9", {"accuracy": 0.95}, None),
+        ("accuracy>=0.9", {"accuracy": 0.85}, "at least 0.9"),
+        ("loss<=0.1", {"loss": 0.05}, None),
+        ("loss<=0.1", {"loss": 0.2}, "at most 0.1"),
+        ("accuracy=0.9", {}, "was not reported"),
+    ],
+)
+def test_targets(text: str, metrics: dict[str, float], missed: str | None) -> None:
+    name, bound = parse_target(text)
+    found = misses_target(metrics, {name: bound})
+    assert (found is None) if missed is None else (found is not None and missed in found)
+
+
+@pytest.mark.parametrize("text", ["accuracy", "accuracy=high", "=1", "accuracy=1e"])
+def test_bad_target_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_target(text)
