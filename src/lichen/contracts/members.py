@@ -199,6 +199,11 @@ class Members:
             )
         return binding.key
 
+    def key_of(self, key_id: bytes, state: StateReader) -> PublicKey | None:
+        """See `lichen.ledger.ports.Authority.key_of`."""
+        binding = key_binding(state.get, key_id)
+        return None if binding is None else binding.key
+
     def check(self, record: Record, state: StateReader) -> None:
         """See `lichen.ledger.ports.Contract.check`."""
         if record.kind == "genesis":

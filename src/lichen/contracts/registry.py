@@ -27,6 +27,7 @@ State, under the contract's name (numbers big-endian):
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
@@ -67,13 +68,19 @@ def exact_fingerprint(parts: Mapping[str, str]) -> bytes:
         parts: ``command``, ``code``, ``data``, ``rest`` and ``seed``, each 43 characters of base64url. In a private
             ledger these are keyed digests, so the fingerprint needs no key of its own.
     """
-    return keyed_digest(None, "lichen exact v1", canonical_json(dict(parts)))
+    return _digest_of_parts("lichen exact v1", tuple(sorted(parts.items())))
 
 
 def same_work_fingerprint(parts: Mapping[str, str]) -> bytes:
     """Compute the fingerprint of class ``same-work`` of a run, 32 bytes: that of all parts but ``seed``."""
-    work = {name: digest for name, digest in parts.items() if name != "seed"}
-    return keyed_digest(None, "lichen same-work v1", canonical_json(work))
+    work = [(name, digest) for name, digest in sorted(parts.items()) if name != "seed"]
+    return _digest_of_parts("lichen same-work v1", tuple(work))
+
+
+@functools.lru_cache(maxsize=512)
+def _digest_of_parts(domain: str, parts: tuple[tuple[str, str], ...]) -> bytes:
+    """Digest of the canonical JSON of parts; remembered, because check, apply and views all ask for it."""
+    return keyed_digest(None, domain, canonical_json(dict(parts)))
 
 
 def tally_of(state_get: StateGet, family: str, name: bytes) -> Tally | None:

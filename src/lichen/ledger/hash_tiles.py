@@ -113,6 +113,15 @@ class HashTiles:
             return self._frontier.root()
         return self.subtree_root(0, size) if size else Frontier().root()
 
+    def stored_leaf_hash(self, index: int) -> bytes | None:
+        """Leaf hash of an entry as its full tile holds it; None while that tile is not full.
+
+        Args:
+            index: 0-based place in the log.
+        """
+        number, offset = divmod(index, TILE_WIDTH)
+        return self._tile(0, number)[offset * HASH_BYTES : (offset + 1) * HASH_BYTES] or None
+
     def read_hashes(self, level: int, start: int, count: int) -> bytes:
         """Neighbouring hashes of one tile, joined.
 

@@ -182,6 +182,9 @@ class Authority(Protocol):
             Rejected: ``members.not-admitted``, ``members.key-revoked``, ``members.forged-author``.
         """
 
+    def key_of(self, key_id: bytes, state: StateReader) -> PublicKey | None:
+        """Public key behind a key id, whether or not it still speaks for anyone; None when no member ever had it."""
+
 
 class View(Protocol):
     """A query table that is filled inside the transaction of the append, and can be rebuilt from the entries.

@@ -34,7 +34,7 @@ from lichen.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database", "translate_sqlite_error"]
 
@@ -49,22 +49,22 @@ HEADER_SIZE_BYTES: Final = 100
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
 _SCHEMA: Final = (
-    # Every entry in its compact form; the index is the row id, so there is no second key.
-    "CREATE TABLE entries(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT",
+    # Every entry in its compact form; the index is the row id, so there is no second key. A seal's row also holds root and
+    # log signature of the checkpoint behind it: on the page that is written anyway, and before the entry, so that looking
+    # for the last seal reads no long rows.
+    "CREATE TABLE entries(idx INTEGER PRIMARY KEY, checkpoint BLOB, entry BLOB NOT NULL) STRICT",
     # First 8 bytes of the payload digest -> index. Equal prefixes are told apart by reading the entries.
     "CREATE TABLE payloads(prefix INTEGER NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY(prefix, idx))"
     " STRICT, WITHOUT ROWID",
     # Hash tiles by level and number; see `lichen.ledger.hash_tiles`.
     "CREATE TABLE tiles(position INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT",
-    # One row per seal: root and log signature of the checkpoint at tree size idx + 1.
-    "CREATE TABLE seals(idx INTEGER PRIMARY KEY, root BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
-    # State writes of entries that no seal covers yet; NULL removes the key.
-    "CREATE TABLE pending(state_key BLOB PRIMARY KEY, value BLOB) STRICT, WITHOUT ROWID",
+    # State writes of entries that no seal covers yet, in their order; NULL removes the key. Later ones win.
+    "CREATE TABLE pending(position INTEGER PRIMARY KEY, state_key BLOB NOT NULL, value BLOB) STRICT",
     # Which views are built, in which version, and what they made.
     "CREATE TABLE views(name TEXT PRIMARY KEY, version INTEGER NOT NULL, objects TEXT NOT NULL)"
     " STRICT, WITHOUT ROWID",
 )
-_TABLES: Final = frozenset({"entries", "payloads", "tiles", "seals", "pending", "views"})
+_TABLES: Final = frozenset({"entries", "payloads", "tiles", "pending", "views"})
 
 
 def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
@@ -158,34 +158,46 @@ class Database:
 
     @classmethod
     def create(cls, path: Path) -> Database:
-        """Make an empty ledger database where there is no file yet.
+        """Open a file for a new ledger; its tables are made by `install_schema`, in the transaction of the genesis.
 
         Args:
-            path: A name nothing has yet, in an existing directory.
+            path: A name in an existing directory. What an interrupted creation left there is taken over.
 
         Raises:
-            UsageError: Something is there already.
+            UsageError: Something else is there already.
             StorageError: The directory cannot be written.
         """
-        if path.exists():
-            raise UsageError(f"{path} exists already", remedy="choose another directory for the new ledger")
         _check_sqlite_version()
+        if _size_of(path) and not _is_blank(path):
+            raise UsageError(f"{path} exists already", remedy="choose another directory for the new ledger")
         with _Guard(path):
-            connection = _connect(path, "rwc")
+            connection = _connect(_uri(path, "rwc"))
             try:
                 connection.execute("PRAGMA page_size=4096")
                 connection.execute("PRAGMA journal_mode=WAL")
                 _configure(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute("COMMIT")
             except BaseException:
                 connection.close()
                 raise
         return cls(path, connection, read_only=False)
+
+    def install_schema(self, more: Iterable[str]) -> None:
+        """Make all tables inside the caller's transaction.
+
+        Args:
+            more: Further statements, for the tables of other files in this room.
+
+        Raises:
+            UsageError: Another process made a ledger here meanwhile.
+        """
+        if self.connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+            raise UsageError(
+                f"{self.path} exists already", remedy="choose another directory for the new ledger"
+            )
+        self.connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        self.connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        for statement in (*_SCHEMA, *more):
+            self.connection.execute(statement)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool) -> Database:
@@ -204,7 +216,7 @@ class Database:
         _check_sqlite_version()
         _check_header(path)
         with _Guard(path):
-            connection = _connect_read_only(path) if read_only else _connect(path, "rw")
+            connection = _connect_read_only(path)[0] if read_only else _connect(_uri(path, "rw"))
             try:
                 _check_identity(path, connection)
                 _check_whole(path, connection)
@@ -262,16 +274,31 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
 
-    def reader(self) -> sqlite3.Connection:
-        """A second connection that can only read, for queries over views.
+    def reader(self, *, beside_memory: bool = False) -> sqlite3.Connection:
+        """A second connection that cannot write the file, for queries over views.
+
+        Args:
+            beside_memory: Make a database in memory its main one and attach the file as ``ledger``, so that tables made
+                there hide those of the same name in the file.
 
         Raises:
             StorageError: It cannot be opened.
         """
         with self.guard:
-            connection = _connect_read_only(self.path)
+            connection, uri = _connect_read_only(self.path)
             _configure(connection)
-            connection.execute("PRAGMA query_only=ON")
+            if not beside_memory:
+                connection.execute("PRAGMA query_only=ON")
+                return connection
+            connection.close()
+            connection = sqlite3.connect(
+                "file::memory:",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_TIMEOUT_SECONDS,
+            )
+            connection.execute("ATTACH DATABASE ? AS ledger", (uri,))
         return connection
 
     def close(self) -> None:
@@ -292,9 +319,22 @@ class Database:
             )
 
 
-def _connect(path: Path, mode: str, *, extra: str = "") -> sqlite3.Connection:
+def _is_blank(path: Path) -> bool:
+    """True for a database without any table, which is what a creation that was killed leaves behind."""
+    try:
+        with contextlib.closing(_connect(_uri(path, "ro"))) as connection:
+            return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    except sqlite3.Error:
+        return False
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{extra}",
+        uri,
         uri=True,
         isolation_level=None,
         timeout=BUSY_TIMEOUT_SECONDS,
@@ -303,13 +343,17 @@ def _connect(path: Path, mode: str, *, extra: str = "") -> sqlite3.Connection:
     )
 
 
-def _connect_read_only(path: Path) -> sqlite3.Connection:
+def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, str]:
     """Connect for reading, also where SQLite cannot make its shared-memory file beside the ledger.
+
+    Returns:
+        The connection, and the URI that worked.
 
     Raises:
         StorageError: The directory is read-only and holds commits that are not folded into the file yet.
     """
-    connection = _connect(path, "ro")
+    uri = _uri(path, "ro")
+    connection = _connect(uri)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
@@ -322,11 +366,12 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
                 f"{path} has commits in {_wal_of(path).name}, and its directory cannot be written",
                 remedy="copy the directory to a place where you can write, and open it there",
             ) from error
-        return _connect(path, "ro", extra="&immutable=1")
+        uri += "&immutable=1"
+        return _connect(uri), uri
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, uri
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -390,6 +435,10 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
         FormatVersionError: A newer Lichen made it.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id == 0 and connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        raise NotALedgerError(
+            f"{path} was never finished", remedy="run `lichen init` again in the same directory"
+        )
     if application_id != APPLICATION_ID:
         raise NotALedgerError(
             f"{path} is an SQLite database of another program", remedy="name a ledger made by `lichen init`"

@@ -1,4 +1,4 @@
-"""Rows of the ledger file: entries, payload digests, seals and pending state writes.
+"""Rows of the ledger file: entries, checkpoints, payload digests and pending state writes.
 
 Rules upheld here:
 
@@ -11,7 +11,7 @@ Rules upheld here:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["SealRow", "Tables"]
 
 READ_BATCH_COUNT: Final = 256
+
+
+ROOT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class SealRow:
     root: bytes
     signature: bytes
 
+    def to_bytes(self) -> bytes:
+        """Write what stands in the seal's row: root and signature, 96 bytes."""
+        return self.root + self.signature
+
 
 class Tables:
     """Typed access to the rows of one connection."""
@@ -53,9 +60,13 @@ class Tables:
         (last,) = self._connection.execute("SELECT max(idx) FROM entries").fetchone()
         return 0 if last is None else int(last) + 1
 
-    def insert_entries(self, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Store compact entries at their indices."""
-        self._connection.executemany("INSERT INTO entries VALUES(?,?)", rows)
+    def insert_entry(self, index: int, data: bytes) -> None:
+        """Store a compact entry at its index."""
+        self._connection.execute("INSERT INTO entries VALUES(?,NULL,?)", (index, data))
+
+    def put_checkpoint(self, row: SealRow) -> None:
+        """Store root and signature of the checkpoint behind a seal that was just inserted."""
+        self._connection.execute("UPDATE entries SET checkpoint=? WHERE idx=?", (row.to_bytes(), row.index))
 
     def entry_bytes(self, index: int) -> bytes | None:
         """Compact entry at an index, or None."""
@@ -83,11 +94,6 @@ class Tables:
         """Remember that the payload with this SHA-256 stands at this index."""
         self._connection.execute("INSERT INTO payloads VALUES(?,?)", (_prefix(digest), index))
 
-    def insert_payloads(self, pairs: Iterable[tuple[bytes, int]]) -> None:
-        """Remember many payloads; sorted first, because the table is."""
-        rows = sorted((_prefix(digest), index) for digest, index in pairs)
-        self._connection.executemany("INSERT INTO payloads VALUES(?,?)", rows)
-
     def find_payload(self, digest: bytes) -> int | None:
         """Index of the entry whose payload has this SHA-256, or None.
 
@@ -103,42 +109,41 @@ class Tables:
                 return int(index)
         return None
 
-    # -- seals -----------------------------------------------------------------------------------------------------
+    # -- checkpoints -----------------------------------------------------------------------------------------------
 
-    def insert_seal(self, row: SealRow) -> None:
-        """Store root and signature of a new checkpoint."""
-        self._connection.execute("INSERT INTO seals VALUES(?,?,?)", (row.index, row.root, row.signature))
-
-    def last_seal(self) -> SealRow | None:
-        """The newest seal, or None before the first."""
-        row = self._connection.execute(
-            "SELECT idx, root, signature FROM seals ORDER BY idx DESC LIMIT 1"
-        ).fetchone()
-        return None if row is None else SealRow(*row)
+    def last_seal(self, start: int = 0) -> SealRow | None:
+        """The newest seal at or after an index, or None; reads as many rows as there are unsealed entries."""
+        return self._seal(
+            "SELECT idx, checkpoint FROM entries WHERE idx>=? AND checkpoint IS NOT NULL ORDER BY idx DESC LIMIT 1",
+            start,
+        )
 
     def seal_at(self, index: int) -> SealRow | None:
         """The seal at exactly this index, or None."""
-        row = self._connection.execute(
-            "SELECT idx, root, signature FROM seals WHERE idx=?", (index,)
-        ).fetchone()
-        return None if row is None else SealRow(*row)
+        return self._seal("SELECT idx, checkpoint FROM entries WHERE idx=? AND checkpoint IS NOT NULL", index)
 
     def seal_covering(self, index: int) -> SealRow | None:
         """The first seal whose checkpoint contains the entry at this index, or None while none does."""
-        row = self._connection.execute(
-            "SELECT idx, root, signature FROM seals WHERE idx>=? ORDER BY idx LIMIT 1", (index,)
-        ).fetchone()
-        return None if row is None else SealRow(*row)
+        return self._seal(
+            "SELECT idx, checkpoint FROM entries WHERE idx>=? AND checkpoint IS NOT NULL ORDER BY idx LIMIT 1",
+            index,
+        )
+
+    def _seal(self, query: str, index: int) -> SealRow | None:
+        row = self._connection.execute(query, (index,)).fetchone()
+        return (
+            None if row is None else SealRow(row[0], bytes(row[1][:ROOT_BYTES]), bytes(row[1][ROOT_BYTES:]))
+        )
 
     # -- pending state writes --------------------------------------------------------------------------------------
 
     def pending_writes(self) -> dict[bytes, bytes | None]:
         """State writes that no seal covers yet, by 32-byte state key; None removes the key."""
-        return dict(self._connection.execute("SELECT state_key, value FROM pending"))
+        return dict(self._connection.execute("SELECT state_key, value FROM pending ORDER BY position"))
 
     def put_pending(self, writes: Mapping[bytes, bytes | None]) -> None:
-        """Add or replace pending writes."""
-        self._connection.executemany("INSERT OR REPLACE INTO pending VALUES(?,?)", writes.items())
+        """Add pending writes; they win over earlier ones."""
+        self._connection.executemany("INSERT INTO pending(state_key, value) VALUES(?,?)", writes.items())
 
     def clear_pending(self) -> None:
         """Forget all pending writes, because a seal now covers them."""
