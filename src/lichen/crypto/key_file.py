@@ -80,20 +80,25 @@ def read_key(path: Path) -> SigningKey:
         raise KeyFileError(f"no key file at {path}", remedy="Make one with `lichen init`.") from error
     except OSError as error:
         raise KeyFileError(f"cannot open key file {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"key file {path} is not a regular file")
-        if status.st_mode & 0o077:
-            raise KeyFileError(
-                f"key file {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-                remedy=f"Run `chmod 600 {path}`; if others may have copied it, make a new key.",
-            )
-        try:
-            data = file.read(_SIZE_BYTES + 1)
-        except OSError as error:
-            raise KeyFileError(f"cannot read key file {path}: {error.strerror}") from error
+    try:
+        _check_private(descriptor, path)
+        data = os.read(descriptor, _SIZE_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"cannot read key file {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     return _parse(data, path)
+
+
+def _check_private(descriptor: int, path: Path) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"key file {path} is not a regular file")
+    if status.st_mode & 0o077:
+        raise KeyFileError(
+            f"key file {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
+            remedy=f"Run `chmod 600 {path}`; if others may have copied it, make a new key.",
+        )
 
 
 def _parse(data: bytes, path: Path) -> SigningKey:
