@@ -15,10 +15,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 __all__ = ["ControlGroup"]
+
+_PREFIX: Final = "lichen-"
+_REMOVE_TRIES: Final = 10
+_REMOVE_PAUSE_SECONDS: Final = 0.002
 
 
 class ControlGroup:
@@ -38,7 +43,8 @@ class ControlGroup:
         parent = parent or _own_delegated_directory()
         if parent is None:
             return None
-        directory = parent / f"lichen-{os.getpid()}-{secrets.token_hex(4)}"
+        _sweep(parent)
+        directory = parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             directory.mkdir()
         except OSError:
@@ -91,7 +97,11 @@ class ControlGroup:
         return found
 
     def remove(self) -> None:
-        """Move what is left to the parent group and delete this one; what cannot be deleted stays, empty."""
+        """Move what is left to the parent group and delete this one.
+
+        A process that is just ending holds its group a moment longer; a group that cannot be deleted by then stays,
+        empty, until the next one is made beside it.
+        """
         os.close(self._join)
         nested = sorted(self.directory.glob("*/**/cgroup.procs"), key=lambda file: -len(file.parts))
         parent = self.directory.parent / "cgroup.procs"
@@ -101,6 +111,22 @@ class ControlGroup:
             except OSError:
                 continue
         for directory in [*(file.parent for file in nested), self.directory]:
+            for _ in range(_REMOVE_TRIES):
+                try:
+                    directory.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(_REMOVE_PAUSE_SECONDS)
+                else:
+                    break
+
+
+def _sweep(parent: Path) -> None:
+    """Delete empty groups that a Lichen process, gone by now, could not delete."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        owner = directory.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             try:
                 directory.rmdir()
             except OSError:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -59,8 +58,13 @@ class Intensity:
     signal: str = "average"
 
     def __post_init__(self) -> None:
-        figures = (0.0, self.low_g_per_kwh, self.g_per_kwh, self.high_g_per_kwh, INTENSITY_MAX_GCO2E_PER_KWH)
-        if not all(math.isfinite(figure) for figure in figures) or list(figures) != sorted(figures):
+        if (
+            not 0
+            <= self.low_g_per_kwh
+            <= self.g_per_kwh
+            <= self.high_g_per_kwh
+            <= INTENSITY_MAX_GCO2E_PER_KWH
+        ):
             raise MeterError(
                 f"intensity of {self.zone} must satisfy 0 <= low <= value <= high <= {INTENSITY_MAX_GCO2E_PER_KWH:g} gCO2e/kWh, "
                 f"got {self.low_g_per_kwh!r}, {self.g_per_kwh!r}, {self.high_g_per_kwh!r}",
@@ -88,40 +92,52 @@ class Intensity:
             f"{self.signal}, {origin}, {self.vintage}, {self.source})"
         )
 
-    def to_record(self) -> list[Any]:
-        """Return ``[g, low, high, zone, signal, live, vintage, source]``; only for places that are known."""
-        return [
-            self.g_per_kwh,
-            self.low_g_per_kwh,
-            self.high_g_per_kwh,
-            self.zone,
-            self.signal,
-            self.live,
-            self.vintage,
-            self.source,
-        ]
+    def to_record(self) -> dict[str, Any]:
+        """Return the form that a measurement carries when a signal was read for it."""
+        return {
+            "g_per_kwh": self.g_per_kwh,
+            "low": self.low_g_per_kwh,
+            "high": self.high_g_per_kwh,
+            "zone": self.zone,
+            "signal": self.signal,
+            "live": self.live,
+            "vintage": self.vintage,
+            "source": self.source,
+        }
 
     @classmethod
     def from_record(cls, record: object) -> Self:
         """Read what :meth:`to_record` wrote.
 
         Raises:
-            EncodingError: Wrong length, types or figures.
+            EncodingError: A field is missing, unknown, of the wrong type or impossible.
         """
-        if not isinstance(record, list) or len(record) != 8:
-            raise EncodingError("energy.intensity must be a list of eight values")
-        *figures, zone, signal, live, vintage, source = record
+        if not isinstance(record, Mapping) or set(record) != _RECORD_FIELDS:
+            raise EncodingError(
+                f"energy.intensity must have exactly the fields {', '.join(sorted(_RECORD_FIELDS))}"
+            )
+        figures = [record[name] for name in ("g_per_kwh", "low", "high")]
         if not all(isinstance(figure, int | float) and not isinstance(figure, bool) for figure in figures):
-            raise EncodingError("energy.intensity must begin with three numbers")
-        if not all(isinstance(text, str) for text in (zone, signal, vintage, source)) or not isinstance(
-            live, bool
-        ):
+            raise EncodingError("energy.intensity must state numbers for g_per_kwh, low and high")
+        texts = [record[name] for name in ("zone", "signal", "vintage", "source")]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(record["live"], bool):
             raise EncodingError("energy.intensity has a value of the wrong type")
         try:
-            value, low, high = (float(figure) for figure in figures)
-            return cls(zone, value, low, high, vintage=vintage, source=source, live=live, signal=signal)
+            return cls(
+                zone=record["zone"],
+                g_per_kwh=figures[0],
+                low_g_per_kwh=figures[1],
+                high_g_per_kwh=figures[2],
+                vintage=record["vintage"],
+                source=record["source"],
+                live=record["live"],
+                signal=record["signal"],
+            )
         except MeterError as error:
             raise EncodingError(f"energy.intensity is malformed: {error.message}") from error
+
+
+_RECORD_FIELDS: Final = frozenset({"g_per_kwh", "low", "high", "zone", "signal", "live", "vintage", "source"})
 
 
 def lookup(zone: str | None) -> Intensity:

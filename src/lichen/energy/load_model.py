@@ -122,10 +122,7 @@ class LoadModelWindow:
             "idle": self._component(full_joules * idle_band.middle, *shared, idle_band.relative_u95),
             "ram": self._ram(load),
         }
-        note = f"load model: {rated.basis}, " + (
-            f"curve of {rated.curve}" if rated.curve else "no recorded curve"
-        )
-        return Reading(components, (note,))
+        return Reading(components)
 
     def _loads(self, load: Load) -> tuple[float, float]:
         if self.source.processor.virtual:

@@ -195,6 +195,24 @@ class Component:
         """Upper end of the 95 % interval."""
         return self.energy_joules * (1 + self.relative_u95)
 
+    def with_gap(self, seen_seconds: float, total_seconds: float) -> Component:
+        """Extend joules seen for part of a time to all of it.
+
+        The unseen time is taken to have gone on as the seen one did, and its joules may have been anything from none
+        to twice that.
+
+        Args:
+            seen_seconds: Time the joules were counted over, > 0.
+            total_seconds: Time the work took, >= ``seen_seconds``.
+
+        Raises:
+            MeterError: Nothing was seen, or times are out of order.
+        """
+        if not 0 < seen_seconds <= total_seconds:
+            raise MeterError(f"{seen_seconds:g} s seen of {total_seconds:g} s leave nothing to extend")
+        unseen = self.energy_joules * (total_seconds - seen_seconds) / seen_seconds
+        return self + Component(unseen, 1.0, self.method) if unseen > 0 else self
+
     def __add__(self, other: Component) -> Component:
         """Add joules of the same part; errors fully correlated, the weaker method names the sum."""
         return Component(

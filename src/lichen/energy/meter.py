@@ -11,6 +11,7 @@ Rules upheld here:
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -61,12 +62,14 @@ class Meter:
         self._intensity = intensity
         self._background = background
         self._windows: list[tuple[Source, Window]] = []
+        self._next_polls: list[float] = []
         self._notes: list[str] = []
         self._self_account: SelfAccount | None = None
         self._busy_start: float | None = None
         self._monotonic_start = 0.0
         self._boot_start = 0.0
         self._poller: _Poller | None = None
+        self._lock = threading.Lock()
         self._cpu_count = os.cpu_count() or 1
         self._memory_bytes = process_table.read_memory_bytes()
 
@@ -91,15 +94,21 @@ class Meter:
         self._self_account = SelfAccount()
         self._busy_start = process_table.read_busy_seconds()
         self._monotonic_start, self._boot_start = time.monotonic(), _boot_seconds()
-        pauses = [source.poll_seconds for source, _ in self._windows if source.poll_seconds is not None]
-        if pauses and self._background:
-            self._poller = _Poller(self, min(pauses))
+        pauses = [source.poll_seconds for source, _ in self._windows]
+        self._next_polls = [math.inf if pause is None else self._monotonic_start + pause for pause in pauses]
+        needed = [pause for pause in pauses if pause is not None]
+        if needed and self._background:
+            self._poller = _Poller(self, min(needed))
         return self
 
     def poll(self) -> None:
-        """Let each source read what must be read in between."""
-        for _, window in list(self._windows):
-            window.poll()
+        """Let each source read what must be read in between; returns at once when none is due."""
+        now = time.monotonic()
+        with self._lock:
+            for place, (source, window) in enumerate(self._windows):
+                if now >= self._next_polls[place]:
+                    window.poll()
+                    self._next_polls[place] = now + (source.poll_seconds or math.inf)
 
     def stop(self, usage: TreeUsage | None = None) -> Measurement:
         """Close the window and return what the work cost.

@@ -189,7 +189,12 @@ GOOD = {
         {"notes": [5]},
         {"notes": ["n"] * 20},
         {"intensity": [1, 2]},
-        {"intensity": [900, 100, 50, "FR", "average", False, "2024", "x"]},
+        {"intensity": {"g_per_kwh": 44}},
+        {"intensity": {**lookup("FR").to_record(), "low": 50}},
+        {"intensity": {**lookup("FR").to_record(), "high": math.nan}},
+        {"intensity": {**lookup("FR").to_record(), "g_per_kwh": "44"}},
+        {"intensity": {**lookup("FR").to_record(), "live": 1}},
+        {"intensity": {**lookup("FR").to_record(), "signal": "market"}},
         {"extra": 1},
     ],
 )
@@ -209,3 +214,14 @@ def test_every_required_field_is_required(missing: str) -> None:
 def test_what_is_not_an_object_is_an_encoding_error(record: object) -> None:
     with pytest.raises(EncodingError):
         Measurement.from_record(record)
+
+
+def test_a_gap_is_filled_by_what_was_seen_and_widened_by_all_of_it() -> None:
+    part = Component(80, 0.1, Method.COUNTER).with_gap(8, 10)
+    assert part.energy_joules == pytest.approx(100)
+    assert (part.low_joules, part.high_joules) == pytest.approx((80 * 0.9, 80 * 1.1 + 40))
+    assert Component(80, 0.1, Method.COUNTER).with_gap(8, 8) == Component(80, 0.1, Method.COUNTER)
+    with pytest.raises(MeterError):
+        Component(80, 0.1, Method.COUNTER).with_gap(0, 8)
+    with pytest.raises(MeterError):
+        Component(80, 0.1, Method.COUNTER).with_gap(9, 8)

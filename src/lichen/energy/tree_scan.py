@@ -1,0 +1,238 @@
+"""Scans of a process tree: who is alive, who ended unaccounted, how much memory was held.
+
+Rules upheld here:
+
+* A process that vanished between scans is asked for once more before it counts as gone: a walk of a changing tree can
+  miss a process that is being handed to a new parent.
+* A process whose parent ignores SIGCHLD is *dropped* by the kernel when it ends: nobody ever gets its account. So is
+  one whose parent's account of waited-for children did not grow when it ended (SA_NOCLDWAIT).
+* Dropped time is estimated by time sampling: each scan credits the processor rate of the processes seen for the time
+  since the scan before. Short ones that no scan saw are made up for by those that were seen, so the estimate is right
+  on average whatever their length; its spread is carried along.
+
+Source: sigaction(2), notes on SIGCHLD and SA_NOCLDWAIT; proc_pid_stat(5).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from lichen.energy import process_table
+from lichen.energy.process_table import TICK_SECONDS, ProcessStat
+
+__all__ = ["DroppedTime", "TreeScan"]
+
+SCAN_SHARE_MAX: Final = 0.002  # processor share that scanning may cost
+SCAN_SHARE_DROPPING_MAX: Final = (
+    0.008  # while a process lives that drops its children: each scan is a sample then
+)
+UNSEEN_SCANS: Final = 3.0  # rule of three: what no scan saw is, with 95 %, less than three scan intervals
+RATE_SPREAD_MIN: Final = 0.1  # spread assumed for a process that was just forked and has not run yet
+
+
+@dataclass(slots=True)
+class SeenProcess:
+    """What scans know of one process.
+
+    Args:
+        stat: Its last account.
+        total_seconds: Processor time of its own and of children it waited for, at the last scan.
+        dropped: Its parent ignores SIGCHLD.
+        credit_seconds: Estimated processor time, when dropped.
+        variance: Squared spread of the estimate.
+    """
+
+    stat: ProcessStat
+    total_seconds: float
+    dropped: bool
+    credit_seconds: float = 0.0
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedTime:
+    """Processor seconds that the kernel threw away, estimated.
+
+    Args:
+        seconds: Best estimate.
+        low_seconds: Certainly used.
+        high_seconds: Upper end of the 95 % interval.
+    """
+
+    seconds: float
+    low_seconds: float
+    high_seconds: float
+
+
+class TreeScan:
+    """Everything learnt about the tree below this process by looking at it again and again.
+
+    Args:
+        foreign: Children of this process that are not part of the tree.
+    """
+
+    def __init__(self, foreign: set[int]) -> None:
+        self.foreign = foreign
+        self.process_count = 0
+        self.peak_rss_bytes = 0
+        self._seen: dict[tuple[int, int], SeenProcess] = {}
+        self._current: dict[int, tuple[int, int]] = {}
+        self._dropped_seconds = 0.0
+        self._dropped_certain = 0.0
+        self._dropped_variance = 0.0
+        self._dropping = False
+        self._dropping_span = 0.0
+        self._scan_count = 0
+        self._rss_seconds = 0.0
+        self._rss_span = 0.0
+        self._last = time.monotonic()
+        self._next = 0.0
+
+    @property
+    def alive(self) -> list[SeenProcess]:
+        """Processes that the last scan found and nobody reaped since."""
+        return list(self._seen.values())
+
+    @property
+    def mean_rss_bytes(self) -> float | None:
+        """Resident memory of the tree averaged over time; None before the second scan."""
+        return self._rss_seconds / self._rss_span if self._rss_span > 0 else None
+
+    def poll(self) -> None:
+        """Scan when the last scan has been paid for; otherwise return at once."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        spent = time.thread_time()
+        dropping = self.scan()
+        share = SCAN_SHARE_DROPPING_MAX if dropping else SCAN_SHARE_MAX
+        self._next = now + (time.thread_time() - spent) / share
+
+    def scan(self) -> bool:
+        """Look at the tree now and say whether a process in it drops its children."""
+        now = time.monotonic()
+        elapsed = now - self._last
+        self._last = now
+        self._scan_count += 1
+        alive = self._snapshot()
+        self._notice_gone(alive)
+        for stat in alive.values():
+            self._notice_alive(stat, alive, elapsed)
+        dropping = any(stat.ignores_children for stat in alive.values())
+        if dropping:
+            self._dropping = True
+            self._dropping_span += elapsed
+        rss = sum(stat.resident_bytes for stat in alive.values())
+        self.peak_rss_bytes = max(self.peak_rss_bytes, rss)
+        self._rss_seconds += rss * elapsed
+        self._rss_span += elapsed
+        return dropping
+
+    def forget_reaped(self, pid: int) -> None:
+        """Forget a process whose account arrived; everything estimated about it is void."""
+        key = self._current.pop(pid, None)
+        if key is None:
+            self.process_count += 1
+        else:
+            self._seen.pop(key, None)
+
+    def dropped_time(self) -> DroppedTime | None:
+        """Return the estimate of what the kernel threw away, or None when nothing suggests that it did."""
+        alive = [seen for seen in self._seen.values() if seen.dropped]
+        if not self._dropping and not self._dropped_seconds:
+            return None
+        estimate = max(self._dropped_seconds, self._dropped_certain)
+        spread = 1.96 * math.sqrt(self._dropped_variance + math.fsum(seen.variance for seen in alive))
+        unseen = UNSEEN_SCANS * self._dropping_span / max(self._scan_count, 1)
+        low = max(self._dropped_certain, estimate - spread)
+        return DroppedTime(estimate, low, estimate + spread + unseen)
+
+    def _snapshot(self) -> dict[int, ProcessStat]:
+        alive = process_table.descendants(os.getpid())
+        for pid in self.foreign & set(alive):
+            _prune(alive, pid)
+        return alive
+
+    def _notice_alive(self, stat: ProcessStat, alive: dict[int, ProcessStat], elapsed: float) -> None:
+        key = (stat.pid, stat.started_ticks)
+        parent = alive.get(stat.parent)
+        dropped = parent is not None and parent.ignores_children
+        total = stat.total_seconds
+        if dropped and stat.thread_count == 1:
+            total = max(
+                total, (process_table.read_scheduled_seconds(stat.pid) or 0.0) + stat.children_seconds
+            )
+        before = self._seen.get(key)
+        if before is None:
+            self.process_count += 1
+            self._current[stat.pid] = key
+            self._seen[key] = seen = SeenProcess(stat, total, dropped)
+            if dropped:
+                _credit_first(seen, elapsed)
+            return
+        if dropped:
+            before.credit_seconds += max(0.0, total - before.total_seconds) if before.dropped else total
+        before.stat, before.total_seconds, before.dropped = stat, total, dropped
+
+    def _notice_gone(self, alive: dict[int, ProcessStat]) -> None:
+        """Book what ended without being reaped here: dropped by the kernel, or waited for by its own parent."""
+        waited: dict[tuple[int, int], list[SeenProcess]] = {}
+        for key in [
+            key for key in self._seen if key[0] not in alive or alive[key[0]].started_ticks != key[1]
+        ]:
+            again = process_table.read_stat(key[0])
+            if again is not None and again.started_ticks == key[1] and key[0] not in self.foreign:
+                alive[key[0]] = again
+                continue
+            seen = self._seen.pop(key)
+            if self._current.get(key[0]) == key:
+                del self._current[key[0]]
+            if seen.dropped:
+                self._book_dropped(seen)
+            elif (parent := self._current.get(seen.stat.parent)) is not None:
+                waited.setdefault(parent, []).append(seen)
+        for parent_key, ended in waited.items():
+            self._check_waited(parent_key, ended)
+
+    def _check_waited(self, parent_key: tuple[int, int], ended: list[SeenProcess]) -> None:
+        """Book children as dropped whose time did not arrive in their parent's account."""
+        known = self._seen.get(parent_key)
+        now = process_table.read_stat(parent_key[0])
+        if known is None or now is None or now.started_ticks != parent_key[1]:
+            return
+        growth = now.children_seconds - known.stat.children_seconds
+        expected = math.fsum(seen.total_seconds for seen in ended)
+        if expected - growth > (2 + len(ended)) * 2 * TICK_SECONDS:
+            self._dropping = True
+            for seen in ended:
+                seen.credit_seconds = seen.total_seconds
+                self._book_dropped(seen)
+
+    def _book_dropped(self, seen: SeenProcess) -> None:
+        self._dropped_seconds += seen.credit_seconds
+        self._dropped_certain += seen.total_seconds
+        self._dropped_variance += seen.variance
+
+
+def _credit_first(seen: SeenProcess, elapsed: float) -> None:
+    """Credit a process seen for the first time with its processor rate over the time since the last scan."""
+    threads = max(seen.stat.thread_count, 1)
+    boot_seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
+    age = (
+        boot_seconds - (seen.stat.started_ticks + 0.5) * TICK_SECONDS
+    )  # the start is cut to a tick: half of it on average
+    age = max(age, seen.total_seconds / threads, TICK_SECONDS / 2)
+    rate = seen.total_seconds / age
+    seen.credit_seconds = seen.total_seconds if age >= elapsed else rate * elapsed
+    seen.variance = (max(rate, RATE_SPREAD_MIN) * elapsed) ** 2
+
+
+def _prune(alive: dict[int, ProcessStat], pid: int) -> None:
+    """Take a process and all below it out of a snapshot."""
+    if alive.pop(pid, None) is not None:
+        for child in [stat.pid for stat in alive.values() if stat.parent == pid]:
+            _prune(alive, child)
