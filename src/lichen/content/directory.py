@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +27,9 @@ from lichen.content.hamt import build_shards
 from lichen.content.unixfs import CHUNK_SIZE, DIGEST_SIZE, ArtefactHash, BlockLayout, hash_file
 from lichen.errors import UsageError
 
-__all__ = ["DirectoryFile", "DirectoryHash", "hash_directory"]
+__all__ = ["DirectoryFile", "DirectoryHash", "build_directory", "hash_directory"]
 
-SHARD_SIZE_MIN = 2**18  # (= 262144) bytes of names and CIDs that still fit one node
+NODE_SIZE_MAX = 2**18  # (= 262144) bytes of names and CIDs that still go into one node
 
 
 class DirectoryFile(NamedTuple):
@@ -103,6 +103,25 @@ def hash_directory(
     )
 
 
+def build_directory(links: Sequence[Link]) -> tuple[Link, list[bytes]]:
+    """Join named entries to a directory: one node, or shards where one would be too large.
+
+    Args:
+        links: The entries, with distinct names, in any order.
+
+    Returns:
+        The nameless link to the directory, and the raw blocks of its nodes, the topmost last.
+
+    Raises:
+        UsageError: Two names cannot be told apart by their hash.
+    """
+    if sum(len(link.name) + len(link.cid) for link in links) > NODE_SIZE_MAX:
+        return build_shards(links)
+    links = sorted(links, key=lambda link: link.name)
+    block = encode_node(links, directory_data())
+    return link_to(block, links), [block]
+
+
 class _Naming:
     """One walk over a directory, depth first with an explicit stack, since trees may be deeper than Python's."""
 
@@ -160,14 +179,9 @@ class _Naming:
         """Build the node of a directory whose entries are all named."""
         if StatKey.of(_status(here.path, follow=not here.relative)) != here.state:
             raise file_changed(here.path)
-        if sum(len(link.name) + len(link.cid) for link in here.links) > SHARD_SIZE_MIN:
-            link, blocks = build_shards(here.links)
-            self.nodes += blocks
-            return link
-        here.links.sort(key=lambda link: link.name)
-        block = encode_node(here.links, directory_data())
-        self.nodes.append(block)
-        return link_to(block, here.links)
+        link, blocks = build_directory(here.links)
+        self.nodes += blocks
+        return link
 
     def _file(self, path: Path, relative: str) -> Link:
         names = self.hash_one(str(path))

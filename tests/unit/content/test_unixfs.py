@@ -158,7 +158,7 @@ class TestFiles:
     def test_progress_adds_up_to_the_file(self, tmp_path):
         for size in (0, 10, CHUNK_SIZE + 1, 2 * BUFFER_SIZE + 1):
             (tmp_path / "file").write_bytes(content(size))
-            told = []
+            told: list[int] = []
             hash_file(tmp_path / "file", progress=told.append)
             assert sum(told) == size
 
@@ -255,7 +255,7 @@ class TestChangesWhileReading:
     def test_an_edit_is_noticed(self, tmp_path, size, change):
         path = tmp_path / "data"
         path.write_bytes(content(size))
-        told = []
+        told: list[int] = []
 
         def meddle(count):
             if not told:
