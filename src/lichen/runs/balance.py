@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.runs.workspace import Workspace
 
-__all__ = ["COUNTERFACTUAL", "Balance", "balance", "record_own_cost"]
+__all__ = [
+    "COUNTERFACTUAL",
+    "OWN_COST_FILE",
+    "Balance",
+    "balance",
+    "joules_of_own_seconds",
+    "record_own_cost",
+]
 
 COUNTERFACTUAL = "without the ledger, the member who got an answer would have done the work once more, at the joules measured when it was done"
 OWN_COST_FILE = "own-cost.jsonl"
@@ -131,7 +138,7 @@ def _own_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def _joules_of(cpu_seconds: float, peak_rss_bytes: int) -> Measurement:
+def joules_of_own_seconds(cpu_seconds: float, peak_rss_bytes: int) -> Measurement:
     """Turn processor seconds of a mostly busy process into joules by the load model."""
     from lichen.energy import process_table
     from lichen.energy.attribution import TreeUsage
@@ -182,7 +189,7 @@ def balance(workspace: Workspace) -> Balance:
             max(peak, int(line.get("peak_rss_bytes", 0))),
         )
     for command, (seconds, peak) in sorted(totals.items()):
-        cost = _joules_of(seconds, peak)
+        cost = joules_of_own_seconds(seconds, peak)
         by_command[command] = cost.energy_joules
         spent_u95 += cost.energy_joules * cost.relative_u95
     storage, storage_u95 = _storage_joules(workspace)

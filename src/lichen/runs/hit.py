@@ -113,7 +113,7 @@ def take_hit(
     if request.replay:
         _replay(workspace, manifest, narrator)
     credited = bool(written) and _book(workspace, answer, len(written), narrator)
-    result = RunResult(
+    return RunResult(
         status="hit",
         exit_status=run.exit_status or 0,
         record=run.index,
@@ -129,7 +129,6 @@ def take_hit(
         outputs=[output.name for output in manifest.outputs],
         manifest_cid=run.manifest_cid,
     )
-    return result
 
 
 def _replay(workspace: Workspace, manifest: Manifest, narrator: Narrator) -> None:

@@ -1,10 +1,10 @@
-"""Path patterns of ``.lichenignore`` and ``--ignore``: what a run touches without depending on it.
+r"""Path patterns of ``.lichenignore`` and ``--ignore``: what a run touches without depending on it.
 
 The subset of gitignore that people use: ``*`` and ``?`` within a name, ``**`` across names, a trailing ``/`` for
 directories, a leading ``/`` to anchor at the project root, ``!`` to take back, ``#`` for comments; the last
 matching line decides.
 
-Source: gitignore(5), "PATTERN FORMAT". Differs: no backslash escapes except ``\\#`` and ``\\!``.
+Source: gitignore(5), "PATTERN FORMAT". Differs: no backslash escapes except ``\#`` and ``\!``.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ def _translate(line: str) -> str:
     anchored = "/" in line.rstrip("/")
     body = line.strip("/")
     parts = []
-    for token in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", body):
-        if token == "/**/":
+    for piece in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", body):
+        if piece == "/**/":
             parts.append("/(?:.*/)?")
-        elif token == "**/":
+        elif piece == "**/":
             parts.append("(?:.*/)?")
-        elif token == "/**":
+        elif piece == "/**":
             parts.append("/.*")
-        elif token == "*":
+        elif piece == "*":
             parts.append("[^/]*")
-        elif token == "?":
+        elif piece == "?":
             parts.append("[^/]")
         else:
-            parts.append(re.escape(token))
+            parts.append(re.escape(piece))
     prefix = "" if anchored else "(?:.*/)?"
     return f"{prefix}{''.join(parts)}(?:/.*)?"

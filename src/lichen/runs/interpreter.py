@@ -153,7 +153,7 @@ def distribution_versions(names: Iterable[str], directories: Iterable[str]) -> M
     found: dict[str, str] = {}
     for directory in directories:
         try:
-            entries = os.listdir(directory)
+            entries = [path.name for path in Path(directory).iterdir()]
         except OSError:
             continue
         for entry in entries:

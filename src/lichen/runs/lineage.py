@@ -217,8 +217,7 @@ class _Walker:
                 key = self.add_entry(target)
                 found.append((key, Edge(child, key, relation)))
         for digest in self._inputs(statement.kind, said):
-            for key in self._sources(digest, before=index):
-                found.append((key, Edge(child, key, "used")))
+            found += [(key, Edge(child, key, "used")) for key in self._sources(digest, before=index)]
         return found
 
     def _inputs(self, kind: str, said: Any) -> list[bytes]:

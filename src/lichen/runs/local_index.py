@@ -72,7 +72,7 @@ class LocalIndex:
             if version == _VERSION:
                 owner = connection.execute("SELECT ledger FROM progress").fetchone()
             if version not in (0, _VERSION) or (owner and owner[0] != self._ledger_id):
-                raise sqlite3.DatabaseError("another version or ledger")
+                raise sqlite3.DatabaseError("another version or ledger")  # noqa: TRY301 - handled as damage is
             connection.executescript(_SCHEMA)
             connection.execute("INSERT OR IGNORE INTO progress VALUES (1, ?, 0)", (self._ledger_id,))
             connection.execute(f"PRAGMA user_version={_VERSION}")

@@ -110,14 +110,15 @@ def parse_target(text: str) -> tuple[str, float]:
     """
     match = re.fullmatch(r"([A-Za-z_][\w./@-]*)\s*(<=|>=|=)\s*([-+.\deE]+)", text)
     try:
-        if match is None:
-            raise ValueError
-        return match[1] + ("<" if match[2] == "<=" else ""), float(match[3])
+        bound = float(match[3]) if match else None
     except ValueError:
+        bound = None
+    if match is None or bound is None:
         raise UsageError(
             f"--target {text!r} is not NAME=NUMBER",
             remedy="For example: --target accuracy=0.97, or loss<=0.1",
-        ) from None
+        )
+    return match[1] + ("<" if match[2] == "<=" else ""), bound
 
 
 def misses_target(metrics: Mapping[str, float], target: Mapping[str, float]) -> str | None:
@@ -168,8 +169,7 @@ def collect_metrics(
         except (TypeError, ValueError):
             warnings.append(f"--metric {name}: {text!r} is no number")
     unfit = [name for name, value in found.items() if not math.isfinite(value) or not _NAME.fullmatch(name)]
-    for name in unfit:
-        warnings.append(f"metric {name} is {found.pop(name)}, which is left out")
+    warnings += [f"metric {name} is {found.pop(name)}, which is left out" for name in unfit]
     if len(found) > _METRICS_MAX:
         warnings.append(f"{len(found)} metrics; the first {_METRICS_MAX} by name are recorded")
         found = {name: found[name] for name in sorted(found)[:_METRICS_MAX]}
@@ -178,13 +178,13 @@ def collect_metrics(
 
 def _from_file(file: Path, warnings: list[str]) -> dict[str, float]:
     try:
-        if file.stat().st_size > _FILE_BYTES_MAX:
-            raise ValueError("larger than 16 MiB")
-        value = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
+        size_bytes = file.stat().st_size
+        value = json.loads(file.read_text(encoding="utf-8")) if size_bytes <= _FILE_BYTES_MAX else None
     except (OSError, ValueError) as error:
         warnings.append(f"--metrics {file}: {error}")
+        return {}
+    if not isinstance(value, dict):
+        warnings.append(f"--metrics {file}: larger than 16 MiB, or not a JSON object")
         return {}
     return {
         name: float(number)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichen.encoding.base import b64u
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, Output
 from lichen.runs.surroundings import ALWAYS_VARIABLES, MISSING, STDIN, Surroundings
@@ -118,7 +117,7 @@ class _Observer:
     def take_input(self, path: str, name: str, first: StatKey | None, *, is_code: bool) -> None:
         """Hash one input, and make sure it is what the run saw."""
         try:
-            info = os.stat(path)
+            info = Path(path).stat()
         except OSError:
             self.blame("inputs-changed", f"{name} was read and is gone")
             return
@@ -199,7 +198,7 @@ class _Observer:
         """Store one output."""
         try:
             stored = self.workspace.store.put_file(Path(path))
-            mode = stat.S_IMODE(os.stat(path).st_mode)
+            mode = stat.S_IMODE(Path(path).stat().st_mode)
         except (LichenError, OSError) as error:
             self.blame("output-not-stored", f"{name} could not be stored: {error}")
             return

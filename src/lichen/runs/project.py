@@ -1,4 +1,4 @@
-"""The project: the directory a run belongs to, and how its paths are named in the ledger.
+r"""The project: the directory a run belongs to, and how its paths are named in the ledger.
 
 A path inside the project is named ``{project}/…``, so that a colleague's checkout elsewhere gives equal names. Paths outside keep
 their absolute form. Names on disk that are not UTF-8 are carried as Python carries them (surrogate escapes) and

@@ -101,7 +101,7 @@ class Surroundings:
             return b64u(self.stdin_digest) if self.stdin_digest is not None else MISSING
         path = self.project.path_of(name)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            if not stat.S_ISREG(Path(path).stat().st_mode):
                 return MISSING
             return b64u(self.hash_file(path))
         except (OSError, LichenError, ValueError):
@@ -110,7 +110,7 @@ class Surroundings:
     def presence_of(self, name: str) -> str:
         """Say what stands at a name without reading it: ``directory``, ``other``, a size in bytes, or ``missing``."""
         try:
-            info = os.stat(self.project.path_of(name))
+            info = Path(self.project.path_of(name)).stat()
         except (OSError, ValueError):
             return MISSING
         if stat.S_ISDIR(info.st_mode):
