@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import CorruptLedgerError, EncodingError, NotFoundError, UsageError
+from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import EMPTY_STATE_ROOT, StateMap, verify_absence, verify_membership
 from lichen.ledger.state_nodes import BUCKET_COUNT_MAX, MemoryNodes
 from lichen.ledger.state_store import VERSION_COUNT_KEPT, StateStore
@@ -78,6 +79,20 @@ def test_keys_come_and_go_one_batch_at_a_time(store: StateStore) -> None:
     store.check()
     assert store.update(40, dict.fromkeys(clear)) == EMPTY_STATE_ROOT
     assert len(store) == 0
+
+
+def test_keys_that_agree_in_their_first_60_bits_share_one_long_bucket() -> None:
+    """Nobody can make them by hashing, but a store that recursed for ever on them could be stopped by one."""
+    values = {bytes(8) + number.to_bytes(24, "big"): b"%d" % number for number in range(200)}
+    nodes = MemoryNodes()
+    tree, clear = StateTree(nodes), StateMap(values)
+    tree.apply(values.items())
+    assert (tree.root(), len(nodes.tiles), len(nodes.buckets)) == (clear.root(), 12, 1)
+    for at in list(values)[::37]:
+        assert tree.prove(at) == (values[at], clear.prove(at))
+    assert (check_pieces(nodes).root, check_pieces(nodes).key_count) == (clear.root(), 200)
+    tree.apply((at, None) for at in list(values)[10:])
+    assert (len(nodes.tiles), len(nodes.buckets), len(tree)) == (0, 1, 10)
 
 
 def test_what_is_stored_depends_on_the_content_only() -> None:
