@@ -149,6 +149,19 @@ class Source(Protocol):
         ...
 
 
+def _rapl() -> Source:
+    from lichen.energy.processor import Processor
+    from lichen.energy.rapl import RaplSource
+
+    return RaplSource.detect(device_name=Processor.detect().label)
+
+
+def _gpu() -> Source:
+    from lichen.energy.gpu import GpuSource
+
+    return GpuSource.detect()
+
+
 def _load_model() -> Source:
     from lichen.energy.load_model import LoadModelSource
 
@@ -156,6 +169,8 @@ def _load_model() -> Source:
 
 
 SOURCES: Final[Mapping[str, Callable[[], Source]]] = {
+    "gpu": _gpu,
+    "rapl": _rapl,
     "load-model": _load_model,
 }
 """Sources that need no configuration, best first; each call returns a new one or raises MeterError."""
@@ -163,11 +178,11 @@ SOURCES: Final[Mapping[str, Callable[[], Source]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Sources that together cover the machine without overlap.
+    """Sources that together cover the machine; where two overlap, the earlier one counts.
 
     Args:
         sources: At least one, best first.
-        reasons: A sentence per part on why this source, and what would be better.
+        reasons: A sentence per source on what it is used for, or why it is not.
     """
 
     sources: tuple[Source, ...]
@@ -215,14 +230,15 @@ def choose_sources(names: Sequence[str] | None = None) -> Choice:
         try:
             source = factory()
         except MeterError as error:
-            reasons.append(
-                f"{name}: not available, {error.message}" + (f" {error.remedy}" if error.remedy else "")
-            )
+            reasons.append(f"{name}: {error.message}" + (f" {error.remedy}" if error.remedy else ""))
             continue
-        if source.parts - covered:
-            chosen.append(source)
-            covered |= source.parts
-            reasons.append(
-                f"{name}: {source.method} of {', '.join(sorted(source.parts))} ({source.device}; {source.basis})"
-            )
+        new = source.parts - covered
+        chosen.append(source)
+        covered |= source.parts
+        role = (
+            f"{source.method} of {', '.join(sorted(new))}"
+            if new
+            else "stands by, should a better source fail"
+        )
+        reasons.append(f"{name}: {role} ({source.device}; {source.basis})")
     return Choice(tuple(chosen), tuple(reasons))
