@@ -22,6 +22,7 @@ import click
 
 from lichen import errors
 from lichen.cli.errors import OTHER_STATUSES
+from lichen.cli.help import EXIT_STATUS_LINE
 from lichen.cli.main import GROUPS
 from lichen.cli.main import main as lichen_command
 
@@ -81,6 +82,8 @@ def _prose(text: str) -> Iterator[str]:
     """A help text as Markdown; a paragraph that click leaves as typed becomes a block."""
     for paragraph in inspect.cleandoc(text.split("\f", maxsplit=1)[0]).split("\n\n"):
         lines = paragraph.strip("\n").splitlines()
+        if EXIT_STATUS_LINE in lines:
+            continue  # said once at the top of the page
         if lines and lines[0].strip() == "\b":
             yield from ("```text", *lines[1:], "```", "")
         elif lines:
@@ -161,8 +164,8 @@ def errors_page() -> str:
         NOTICE,
         "",
         "Every error says what happened, naming the file, argument or entry, and what to do about it. Programs read",
-        "the code, which never changes its meaning: `lichen --json COMMAND` prints it, and in Python it is the",
-        "exception's `code`.",
+        "the code, which never changes its meaning: with `--json` it stands in `error.code` on standard error, and in",
+        "Python it is the exception's `code`.",
         "",
         "## Exit statuses",
         "",
