@@ -46,7 +46,9 @@ check-docs: setup ## generated pages, links, titles, tidiness
 	@$(RUN) -m pytest -q --no-header tests/docs tests/tidy -m "not executes_docs"
 
 bench: setup ## every published figure, measured again (many minutes)
-	@$(RUN) benchmarks/run_all.py
+	@for program in $$(grep -l '__main__' benchmarks/*.py); do \
+	    echo "[bench] $$program"; $(RUN) "$$program" || exit 1; \
+	done
 
 docs: ## reference pages from the code, then the HTML site in site/
 	@PYTHON="$(PYTHON)" sh tools/prepare docs
