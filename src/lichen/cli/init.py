@@ -70,7 +70,7 @@ def init_command(
         user=user,
         fork_from=_ledger_directory(fork_from) if fork_from is not None else None,
     )
-    invocation.ledger_directory = created.directory
+    invocation.works_on(created.directory)
     if invocation.as_json:
         invocation.output.json(dict(vars(created)))
     else:

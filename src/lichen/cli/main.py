@@ -32,6 +32,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "publish": ("publish", "Publish data, a model or an evaluation."),
             "find": ("find", "Find earlier work."),
             "show": ("show", "Show one entry, with all that is known of it."),
+            "get": ("get", "Get an artefact back, verified."),
             "lineage": ("lineage", "Draw what a result came from and went into."),
             "flag": ("flag", "Report an error of a model or of data."),
             "withdraw": ("flag", "Withdraw something you published."),
@@ -129,19 +130,20 @@ class CommandTable(click.Group):
             standalone_mode: False returns the command's result and lets exceptions through.
             extra: For click's context.
         """
-        if not standalone_mode:
-            return super().main(args, prog_name or "lichen", complete_var, standalone_mode=False, **extra)
-        sys.exit(_run(super().main, list(sys.argv[1:] if args is None else args), extra))
+        if not standalone_mode or "_LICHEN_COMPLETE" in os.environ:
+            return super().main(args, prog_name or "lichen", complete_var, standalone_mode, **extra)
+        sys.exit(_run(self, list(sys.argv[1:] if args is None else args), extra))
 
 
-def _run(call: Any, args: list[str], extra: dict[str, Any]) -> int:
+def _run(table: CommandTable, args: list[str], extra: dict[str, Any]) -> int:
     """Run a command line; return its exit status after saying what went wrong, if anything did."""
     invocation = Invocation()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = call(args, "lichen", standalone_mode=False, obj=invocation, **extra)
+        with table.make_context("lichen", list(args), obj=invocation, **extra) as context:
+            status = table.invoke(context)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as end:

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from lichen.runs.lookup import Answer, Nearest
     from lichen.runs.request import Estimate, RunResult
 
-__all__ = ["TerminalNarrator", "answer_lines", "found_line", "hit_line", "now_unix_ms", "recorded_line"]
+__all__ = [
+    "TerminalNarrator",
+    "answer_lines",
+    "found_line",
+    "hit_line",
+    "nearest_lines",
+    "now_unix_ms",
+    "recorded_line",
+]
 
 _NEAREST_SHOWN_MAX = 2
 
@@ -120,12 +128,17 @@ def answer_lines(
     elif answer.difference is not None and answer.compared is not None:
         where = f"entry {answer.compared.index} by {answer.compared.member}"
         lines.append(f"not answered by {where}: {answer.difference.describe()}")
-    taken = answer.run.index if answer.run is not None else None
-    near = [each for each in nearest if each.run.index != taken][:_NEAREST_SHOWN_MAX]
-    lines += [f"nearest earlier work: {describe_nearest(each)}" for each in near]
+    lines += nearest_lines(answer, nearest)
     if estimate is not None:
         lines.append(describe_estimate(estimate))
     return lines or ["nothing like this is on record yet"]
+
+
+def nearest_lines(answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
+    """Say which earlier work is like the request, but for what the answer is about already."""
+    taken = answer.run.index if answer.run is not None else None
+    near = [each for each in nearest if each.run.index != taken][:_NEAREST_SHOWN_MAX]
+    return [f"nearest earlier work: {describe_nearest(each)}" for each in near]
 
 
 def _how_to_take(answer: Answer, trust: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ answer is to look and which ledger was opened, so that what the command itself c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lichen.runs.project import Project
     from lichen.runs.workspace import Workspace
 
-__all__ = ["Invocation", "json_option", "ledger_option", "pass_invocation"]
+__all__ = ["Invocation", "json_option", "ledger_option", "numbers", "pass_invocation"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -58,8 +58,13 @@ class Invocation:
         from lichen.runs.workspace import Workspace
 
         with Workspace.find(option, project=project, read_only=read_only) as workspace:
-            self.ledger_directory = workspace.directory
+            self.works_on(workspace.directory)
             yield workspace
+
+    def works_on(self, directory: Path) -> None:
+        """Remember the ledger to whose account this call goes."""
+        self.ledger_directory = directory
+        self.command = click.get_current_context().command_path.partition(" ")[2]
 
     def book_own_cost(self) -> None:
         """Write down what this call itself cost, beside the ledger it worked with; never fails."""
@@ -99,3 +104,33 @@ def json_option(function: _Function) -> _Function:
         callback=remember,
         help="Answer in JSON, for programs.",
     )(function)
+
+
+def numbers(texts: Iterable[str], option: str, example: str) -> dict[str, float]:
+    """Read the values of an option of the form ``NAME=NUMBER``.
+
+    Args:
+        texts: As typed.
+        option: Name of the option, for the error.
+        example: A value that would do, for the error.
+
+    Raises:
+        UsageError: One is not of that form.
+    """
+    import math
+
+    from lichen.errors import UsageError
+
+    values = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value):
+            raise UsageError(
+                f"{option} {text!r} is not NAME=NUMBER", remedy=f"For example: {option} {example}"
+            )
+        values[name] = value
+    return values

@@ -144,7 +144,16 @@ class Output:
                 gap = " " * (widths[place] - len(cell.text))
                 pieces += [gap, cell] if place in right else [cell, gap if place < last else ""]
                 pieces.append("  " if place < last else "")
+            while pieces and not _cell(pieces[-1]).text.strip():
+                pieces.pop()
             self.line(*pieces)
+
+    def pairs(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Write names and values in two columns."""
+        cells = [(clean(name), clean(value)) for name, value in rows]
+        width = max((len(name) for name, _ in cells), default=0)
+        for name, value in cells:
+            self.line(Painted(name.ljust(width), "dim"), f"  {value}")
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lichen.runs.supervise import Outcome
     from lichen.runs.workspace import Workspace
 
-__all__ = ["build_request", "request_options", "run_command"]
+__all__ = ["build_request", "check_command", "request_options", "run_command"]
 
 _EXAMPLES = examples(
     "lichen run -- python train.py --depth 4",
@@ -106,7 +106,7 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     from lichen.cli.narrator import TerminalNarrator
     from lichen.runs.project import Project
 
-    _check_command(command)
+    check_command(command)
     report = _report_path(options["report"])
     project = Project.find(Path.cwd(), extra_ignore=options["ignore"])
     request = build_request(command, options, project)
@@ -168,7 +168,12 @@ def build_request(command: tuple[str, ...], options: dict[str, Any], project: Pr
     )
 
 
-def _check_command(command: tuple[str, ...]) -> None:
+def check_command(command: tuple[str, ...]) -> None:
+    """Make sure that there is a command.
+
+    Raises:
+        UsageError: There is none.
+    """
     from lichen.errors import UsageError
 
     if not command:

@@ -30,7 +30,8 @@ def plural(count: int, noun: str) -> str:
     """Return ``1 output``, ``2 outputs``."""
     if count == 1:
         return f"{count} {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    changes = noun.endswith("y") and noun[-2] not in "aeiou"
+    return f"{count:,} {noun[:-1]}ies" if changes else f"{count:,} {noun}s"
 
 
 def describe_number(value: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lichen.errors import UsageError
 
-__all__ = ["PROJECT_FILE", "ProjectConfig", "UserConfig", "lichen_home"]
+__all__ = ["PROJECT_FILE", "ProjectConfig", "UserConfig", "check_user_setting", "lichen_home"]
 
 PROJECT_FILE = "lichen.toml"
 _PROJECT_KEYS = {
@@ -70,6 +70,18 @@ def _check_type(path: Path, key: str, value: object, expected: type) -> None:
     if not isinstance(value, expected) or isinstance(value, bool) or not strings:
         wanted = {str: "a string", list: "a list of strings", int: "a whole number"}[expected]
         raise UsageError(f"{path}: {key} must be {wanted}, not {value!r}", remedy=f"Write {key} as {wanted}.")
+
+
+def check_user_setting(name: str) -> None:
+    """Make sure that a name is one of the user's settings.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if name not in _USER_KEYS:
+        raise UsageError(
+            f"there is no setting {name!r}", remedy=f"There are: {', '.join(sorted(_USER_KEYS))}."
+        )
 
 
 @dataclass(frozen=True)

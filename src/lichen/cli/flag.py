@@ -1,0 +1,91 @@
+"""`lichen flag` and `lichen withdraw`: what is wrong with an entry, said by others or by its author."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lichen.cli.help import examples
+from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+
+__all__ = ["flag_command", "withdraw_command"]
+
+
+@click.command(
+    "flag",
+    epilog=examples(
+        "lichen flag model.pkl --error 'misses every patient under 20' --severity high",
+        "lichen flag @last --error 'wrong units in column 3' --data measurements.csv",
+    ),
+)
+@click.argument("reference")
+@click.option("--error", required=True, metavar="TEXT", help="What went wrong, in at most 500 characters.")
+@click.option(
+    "--severity",
+    type=click.Choice(["low", "medium", "high"]),
+    default="medium",
+    show_default=True,
+    help="How bad it is.",
+)
+@click.option(
+    "--data", multiple=True, metavar="FILE", help="File on which it erred, or which you suspect. Repeatable."
+)
+@ledger_option
+@json_option
+@pass_invocation
+def flag_command(
+    invocation: Invocation,
+    /,
+    reference: str,
+    *,
+    error: str,
+    severity: str,
+    data: tuple[str, ...],
+    ledger: str | None,
+) -> None:
+    """Report an error of a model or of data.
+
+    REFERENCE is an index, @last, a CID, a digest, or the file itself. The flag stays on record beside it; `lichen lineage` marks
+    what descends from it and ranks the data behind it.
+    """
+    from lichen.runs.flags import flag
+    from lichen.runs.reference import resolve
+
+    with invocation.workspace(ledger) as workspace:
+        target = resolve(workspace, reference)
+        index = flag(
+            workspace, str(target), error, severity=severity, data=tuple(Path(each) for each in data)
+        )
+    if invocation.as_json:
+        invocation.output.json({"index": index, "of": target, "severity": severity})
+    else:
+        invocation.output.line(f"flagged entry {target}, as entry {index}")
+        invocation.output.line(f"next: lichen lineage {target}")
+
+
+@click.command("withdraw", epilog=examples("lichen withdraw @last --reason 'trained on the wrong labels'"))
+@click.argument("reference")
+@click.option("--reason", metavar="TEXT", help="Why; it is published with the withdrawal.")
+@ledger_option
+@json_option
+@pass_invocation
+def withdraw_command(
+    invocation: Invocation, /, reference: str, *, reason: str | None, ledger: str | None
+) -> None:
+    """Withdraw something you published.
+
+    REFERENCE is an index, @last, a CID, a digest, or the file itself. The entry stays on record, and answers no request any more.
+    """
+    from lichen.runs.flags import withdraw
+    from lichen.runs.reference import resolve
+
+    with invocation.workspace(ledger) as workspace:
+        target = resolve(workspace, reference)
+        index = withdraw(workspace, str(target), reason)
+    if invocation.as_json:
+        invocation.output.json({"index": index, "of": target})
+    else:
+        invocation.output.line(
+            f"withdrew entry {target}, as entry {index}; it stays on record and answers no request any more"
+        )

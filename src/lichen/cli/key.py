@@ -1,0 +1,267 @@
+"""`lichen key`: keys on this machine, and whose keys may write to the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lichen.cli.help import examples
+from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+
+if TYPE_CHECKING:
+    from lichen.runs.config import UserConfig
+    from lichen.runs.setup import MemberRow
+
+__all__ = ["key_command"]
+
+
+@click.group("key", no_args_is_help=True)
+def key_command() -> None:
+    """Manage keys and members.
+
+    A member signs with a key; which key speaks for which member, and from which entry to which, stands in the ledger.
+    """
+
+
+@key_command.command("show", epilog=examples("lichen key show", "lichen key show --public"))
+@click.argument("member", required=False)
+@click.option("--public", is_flag=True, help="Print the public key and nothing else.")
+@ledger_option
+@json_option
+@pass_invocation
+def show_command(invocation: Invocation, /, member: str | None, *, public: bool, ledger: str | None) -> None:
+    """Show your key, and the key of the ledger here.
+
+    The public key is what an admin needs to admit you. The key of the log is what others need to verify receipts.
+    """
+    from lichen.errors import NotALedgerError
+    from lichen.runs.config import UserConfig
+    from lichen.runs.workspace import read_identity
+
+    identity = read_identity(UserConfig.read(), member)
+    did_key = identity.key.public.did_key
+    if public and not invocation.as_json:
+        invocation.output.line(did_key)
+        return
+    told = {"member": identity.member, "public_key": did_key, "key_file": str(identity.path)}
+    try:
+        with invocation.workspace(ledger, read_only=True) as workspace:
+            told |= {"ledger": workspace.ledger.id, "log_key": workspace.ledger.genesis.log_key.did_key}
+    except NotALedgerError:
+        if ledger is not None:
+            raise
+    if invocation.as_json:
+        invocation.output.json(told)
+    else:
+        invocation.output.pairs([(name.replace("_", " "), value) for name, value in told.items()])
+
+
+@key_command.command("make", epilog=examples("lichen key make", "lichen key make hospital-b"))
+@click.argument("member", required=False)
+@json_option
+@pass_invocation
+def make_command(invocation: Invocation, /, member: str | None) -> None:
+    """Make a key, readable by you alone.
+
+    MEMBER is the name you will have in ledgers. A key that is there already is kept.
+    """
+    from lichen.runs.config import UserConfig
+    from lichen.runs.setup import make_key
+    from lichen.runs.workspace import default_member, read_identity
+
+    user = UserConfig.read()
+    name = member or default_member(user)
+    path, is_new = make_key(user, name)
+    became = _adopt(user, name)
+    did_key = read_identity(user, name).key.public.did_key
+    if invocation.as_json:
+        invocation.output.json({"member": name, "key_file": path, "is_new": is_new, "public_key": did_key})
+        return
+    say = invocation.output.line
+    say(f"{'made a key' if is_new else 'there is a key already'} for {name}: {path}")
+    say(f"its public key is {did_key}")
+    say(f"to be admitted to a ledger, let its admin type: lichen key admit {name} {did_key}")
+    if became:
+        say(f"you act as {name} from now on (identity.member of your settings)")
+
+
+def _adopt(user: UserConfig, name: str) -> bool:
+    """Act as this member when the user has no name in ledgers yet."""
+    if user.get_text("identity.member") is not None:
+        return False
+    user.values["identity.member"] = name
+    user.write()
+    return True
+
+
+@key_command.command("members", epilog=examples("lichen key members"))
+@ledger_option
+@json_option
+@pass_invocation
+def members_command(invocation: Invocation, /, ledger: str | None) -> None:
+    """List the members of the ledger and their keys."""
+    from lichen.runs.setup import list_members
+
+    with invocation.workspace(ledger) as workspace:
+        rows = list_members(workspace)
+    if invocation.as_json:
+        invocation.output.json([dict(vars(row)) for row in rows])
+    else:
+        invocation.output.table(
+            ("member", "", "speaks for entries", "public key"), [_member_row(row) for row in rows]
+        )
+
+
+def _member_row(row: MemberRow) -> tuple[str, str, str, str]:
+    if row.end_index is None:
+        span = f"{row.first_index} and later"
+    else:
+        span = f"{row.first_index} to {row.end_index - 1}, then {row.reason}" if row.end_index > row.first_index else f"none, {row.reason}"  # fmt: skip
+    return row.member, "admin" if row.admin else "", span, row.did_key
+
+
+@key_command.command(
+    "admit",
+    epilog=examples("lichen key admit hospital-b did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"),
+)
+@click.argument("member")
+@click.argument("public_key")
+@click.option("--admin", is_flag=True, help="They may admit others, too.")
+@ledger_option
+@json_option
+@pass_invocation
+def admit_command(
+    invocation: Invocation, /, member: str, *, public_key: str, admin: bool, ledger: str | None
+) -> None:
+    """Let someone write to the ledger.
+
+    PUBLIC_KEY is what `lichen key show --public` prints on their machine. Only an admin may do this.
+    """
+    from lichen.runs.setup import admit_member
+
+    with invocation.workspace(ledger) as workspace:
+        index = admit_member(workspace, member, public_key, admin=admin)
+        is_private = workspace.group_key is not None
+    _done(invocation, {"index": index, "member": member}, f"admitted {member}, as entry {index}")
+    if is_private and not invocation.as_json:
+        invocation.output.line(
+            "this ledger is private: give them the file group.key beside it, over a channel you trust"
+        )
+
+
+@key_command.command(
+    "add",
+    epilog=examples("lichen key add hospital-b did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"),
+)
+@click.argument("member")
+@click.argument("public_key")
+@ledger_option
+@json_option
+@pass_invocation
+def add_command(invocation: Invocation, /, member: str, *, public_key: str, ledger: str | None) -> None:
+    """Give a member one more key, such as for a second machine.
+
+    Only an admin may do this.
+    """
+    index = _act(invocation, ledger, "add-key", member, public_key)
+    _done(
+        invocation,
+        {"index": index, "member": member},
+        f"{member} may sign with that key too, as entry {index} says",
+    )
+
+
+@key_command.command("rotate", epilog=examples("lichen key rotate"))
+@ledger_option
+@json_option
+@pass_invocation
+def rotate_command(invocation: Invocation, /, ledger: str | None) -> None:
+    """Replace your key by a new one.
+
+    What the old key signed stays valid; it signs nothing from now on. Other ledgers that know the old key must be told
+    separately, signed with the old key, which stays beside the new one.
+    """
+    from lichen.runs.key_rotation import rotate_own_key
+
+    with invocation.workspace(ledger) as workspace:
+        rotated = rotate_own_key(workspace)
+    where = f", as entry {rotated.index}" if rotated.index is not None else ""
+    _done(
+        invocation,
+        dict(vars(rotated)),
+        f"you sign with a new key{where}: {rotated.did_key}\nthe old key lies in {rotated.retired_path}",
+    )
+
+
+@key_command.command("revoke", epilog=examples("lichen key revoke hospital-b"))
+@click.argument("member")
+@click.argument("public_key", required=False)
+@ledger_option
+@json_option
+@pass_invocation
+def revoke_command(
+    invocation: Invocation, /, member: str, *, public_key: str | None, ledger: str | None
+) -> None:
+    """End a key, or every key of a member.
+
+    What was signed before stays on record, and answers no request any more. Admins may do this to anyone, members to themselves.
+    """
+    index = _act(invocation, ledger, "revoke", member, public_key)
+    what = "that key" if public_key is not None else "every key"
+    _done(invocation, {"index": index, "member": member}, f"revoked {what} of {member}, as entry {index}")
+
+
+@key_command.command(
+    "compromise",
+    epilog=examples(
+        "lichen key compromise hospital-b did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX --from 7"
+    ),
+)
+@click.argument("member")
+@click.argument("public_key")
+@click.option(
+    "--from",
+    "from_index",
+    required=True,
+    type=click.IntRange(min=0),
+    metavar="INDEX",
+    help="First entry not to be believed any more.",
+)
+@ledger_option
+@json_option
+@pass_invocation
+def compromise_command(
+    invocation: Invocation, /, member: str, *, public_key: str, from_index: int, ledger: str | None
+) -> None:
+    """Declare that a key was in other hands, from some entry on."""
+    index = _act(invocation, ledger, "compromise", member, public_key, from_index=from_index)
+    told = {"index": index, "member": member, "from_index": from_index}
+    _done(
+        invocation,
+        told,
+        f"entries by that key of {member} count no more from entry {from_index} on, as entry {index} says",
+    )
+
+
+def _act(
+    invocation: Invocation,
+    ledger: str | None,
+    action: str,
+    member: str,
+    public_key: str | None,
+    *,
+    from_index: int | None = None,
+) -> int:
+    from lichen.runs.setup import member_action, parse_public_key
+
+    key = parse_public_key(public_key) if public_key is not None else None
+    with invocation.workspace(ledger) as workspace:
+        return member_action(workspace, action, member, key=key, from_index=from_index)
+
+
+def _done(invocation: Invocation, told: dict[str, Any], text: str) -> None:
+    if invocation.as_json:
+        invocation.output.json(told)
+    else:
+        invocation.output.text(text)

@@ -1,0 +1,120 @@
+"""`lichen verify`: a receipt, offline; or the whole ledger, re-derived from its entries."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lichen.cli.help import examples
+from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+
+if TYPE_CHECKING:
+    from lichen.ledger.audit import AuditReport
+    from lichen.runs.verify import ReceiptReport
+
+__all__ = ["verify_command"]
+
+
+@click.command(
+    "verify",
+    epilog=examples(
+        "lichen verify", "lichen verify run.receipt", "lichen verify run.receipt --log-key did:key:z6Mk…"
+    ),
+)
+@click.argument("receipt", required=False)
+@click.option(
+    "--log-key",
+    metavar="KEY",
+    help="Public key of the log, as `lichen key show` prints it; then no ledger is needed.",
+)
+@ledger_option
+@json_option
+@pass_invocation
+def verify_command(
+    invocation: Invocation, /, receipt: str | None, *, log_key: str | None, ledger: str | None
+) -> None:
+    """Verify a receipt, or the whole ledger.
+
+    RECEIPT is a file that `lichen show --receipt` wrote. It is checked offline: signature, place in the log, and the log's signed
+    checkpoint. Without RECEIPT, everything in the ledger is derived again from its entries: signatures, rules, tree, state, seals, checkpoint.
+    """
+    if receipt is None:
+        return _verify_ledger(invocation, ledger)
+    from lichen.errors import NotALedgerError
+    from lichen.runs.verify import verify_receipt_file
+
+    with contextlib.ExitStack() as opened:
+        workspace = None
+        if log_key is None:
+            with contextlib.suppress(*(() if ledger is not None else (NotALedgerError,))):
+                workspace = opened.enter_context(invocation.workspace(ledger, read_only=True))
+        report = verify_receipt_file(Path(receipt), log_key=log_key, workspace=workspace)
+    _tell_receipt(invocation, report)
+    return 0
+
+
+def _verify_ledger(invocation: Invocation, ledger: str | None) -> int:
+    """Audit the ledger; a problem is a result, told like one, and the status says that it is there."""
+    from lichen.errors import VerificationError
+    from lichen.runs.verify import verify_ledger
+
+    with (
+        invocation.workspace(ledger, read_only=True) as workspace,
+        invocation.output.progress("verified") as progress,
+    ):
+        report = verify_ledger(workspace, progress)
+    if invocation.as_json:
+        invocation.output.json(report.to_json())
+    else:
+        _tell_audit(invocation, report)
+    return 0 if report.is_sound else VerificationError.exit_status
+
+
+def _tell_audit(invocation: Invocation, report: AuditReport) -> None:
+    from lichen.cli.output import Painted
+    from lichen.cli.sentences import plural
+
+    say = invocation.output.line
+    if report.problem is not None:
+        where = "" if report.problem.index is None else f" at entry {report.problem.index}"
+        say(Painted(f"does not hold{where}: ", "bad"), f"{report.problem.message} ({report.problem.code})")
+        say(f"ledger: {report.path}, {plural(report.size, 'entry')} checked before that")
+        say("keep a copy of it, and go on from a backup: lichen init --fork-from BACKUP")
+        return
+    say(
+        Painted("holds: ", "good"), f"{plural(report.size, 'entry')}, ledger {(report.ledger_id or '')[:16]}…"
+    )
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(report.kinds.items(), key=lambda item: -item[1])
+    )
+    say(f"entries: {kinds}; keys in the state: {report.key_count:,}")
+    say(f"signed checkpoint over {plural(report.sealed_size, 'entry')}, root {(report.root or 'none')[:16]}…")
+    if report.discredited:
+        say(
+            f"on record but not believed, since their key was compromised: {plural(len(report.discredited), 'entry')}"
+        )
+    say(
+        "it shows that the ledger is what its entries make of it; whether its authors told the truth, it cannot show"
+    )
+
+
+def _tell_receipt(invocation: Invocation, report: ReceiptReport) -> None:
+    from lichen.cli.output import Painted
+
+    if invocation.as_json:
+        invocation.output.json(report.to_json())
+        return
+    say = invocation.output.line
+    say(
+        Painted("holds: ", "good"),
+        f"entry {report.index} ({report.kind}) by {report.member}, ledger {report.ledger_id[:16]}…, {report.state}",
+    )
+    say(f"checked against the log key from: {report.log_key_from}")
+    for title, sentences in (("it proves", report.proves), ("it does not prove", report.does_not_prove)):
+        if sentences:
+            say(title)
+            for sentence in sentences:
+                say(f"  - {sentence}")

@@ -1,0 +1,51 @@
+"""`lichen why`: what the ledger would do with a command, and the first difference behind a miss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lichen.cli.help import examples
+from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+from lichen.cli.run import build_request, check_command, request_options
+
+__all__ = ["why_command"]
+
+
+@click.command(
+    "why",
+    epilog=examples(
+        "lichen why -- python train.py --depth 5", "lichen why --json -- python train.py --depth 5"
+    ),
+    context_settings={"allow_interspersed_args": False},
+)
+@request_options
+@ledger_option
+@json_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND…")
+@pass_invocation
+def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: Any) -> None:
+    """Say why a command would be answered, or not.
+
+    Runs nothing. Names the first item that changed since the last run of this command: a source file, data, a listing, a
+    variable, a version.
+    """
+    from lichen.cli.narrator import nearest_lines
+    from lichen.cli.sentences import describe_estimate
+    from lichen.runs.project import Project
+    from lichen.runs.why import explain
+
+    check_command(command)
+    project = Project.find(Path.cwd(), extra_ignore=options["ignore"])
+    request = build_request(command, options, project)
+    with invocation.workspace(options["ledger"], project=project) as workspace:
+        explanation = explain(workspace, request)
+    if invocation.as_json:
+        invocation.output.json(explanation.to_json())
+        return
+    for line in (*explanation.lines, *nearest_lines(explanation.answer, explanation.nearest)):
+        invocation.output.line(line)
+    if explanation.estimate is not None:
+        invocation.output.line(describe_estimate(explanation.estimate))
