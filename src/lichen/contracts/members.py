@@ -204,6 +204,10 @@ class Members:
         binding = key_binding(state.get, key_id)
         return None if binding is None else binding.key
 
+    def is_believed(self, key_id: bytes, index: int, state: StateReader) -> bool:
+        """See `lichen.ledger.ports.Authority.is_believed`."""
+        return is_key_valid(state.get, key_id, index)
+
     def check(self, record: Record, state: StateReader) -> None:
         """See `lichen.ledger.ports.Contract.check`."""
         if record.kind == "genesis":

@@ -19,11 +19,9 @@ Source: the write path follows RFC 6962 section 3 (order, then commit to a tree 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import Entry
@@ -33,6 +31,7 @@ from lichen.ledger.checkpoint import Checkpoint
 from lichen.ledger.ports import LOG_MEMBER, Appended, Record
 from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import Seal
+from lichen.ledger.signatures import SignatureChecks
 from lichen.ledger.tables import SealRow
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from lichen.ledger.views import ViewSet
 
 __all__ = ["Appender"]
-
-PARALLEL_COUNT_MIN: Final = 64  # below, starting threads costs more than they save
-WORKER_COUNT: Final = min(4, os.cpu_count() or 1)
 
 
 @dataclass(slots=True)
@@ -111,10 +107,8 @@ class Appender:
             StorageError: Disk or database failed; nothing was appended.
             CorruptLedgerError: The file is damaged; nothing was appended.
         """
-        candidates = [self._candidate(entry) for entry in entries]
         with self._log.database.lock:
-            self._verify_ahead(candidates)
-            return self._commit(candidates, seal=seal)
+            return self._commit(self._verified(entries), seal=seal)
 
     def append_signed(
         self, statement: Statement, key: SigningKey, *, seal: bool = False
@@ -238,30 +232,32 @@ class Appender:
             return Rejected("ledger.malformed", f"the {kind} record names no member")
         return _Candidate(entry, statement, sha256(entry.payload), member, verified)
 
-    def _verify_ahead(self, candidates: Sequence[_Candidate | Rejected]) -> None:
-        """Verify signatures before the lock is taken, in several threads when there are many.
+    def _verified(self, entries: Sequence[Entry]) -> list[_Candidate | Rejected]:
+        """Parse entries and verify their signatures before the write lock is taken, side by side.
 
-        Keys that the state does not know yet may be admitted by an earlier record of the same batch; those are
-        verified in their turn.
+        Keys that the state does not know yet may be admitted by an earlier entry of the same batch; those signatures
+        are verified in their turn.
         """
         log = self._log
-        waiting: list[tuple[_Candidate, PublicKey]] = []
+        candidates: list[_Candidate | Rejected] = []
         keys: dict[bytes, PublicKey | None] = {}
-        with log.database.read():
+        with log.database.read(), SignatureChecks() as checks:
             log.refresh()
-            for candidate in candidates:
+            for place, entry in enumerate(entries):
+                candidate = self._candidate(entry)
+                candidates.append(candidate)
                 if isinstance(candidate, Rejected):
                     continue
-                key_id = candidate.entry.key_id
-                if key_id not in keys:
-                    keys[key_id] = log.rules.authority.key_of(key_id, log)
-                if (key := keys[key_id]) is not None:
-                    waiting.append((candidate, key))
-        if WORKER_COUNT == 1 or len(waiting) < PARALLEL_COUNT_MIN:
-            _verify_all(waiting)
-            return
-        with ThreadPoolExecutor(WORKER_COUNT) as pool:
-            list(pool.map(_verify_all, [waiting[place::WORKER_COUNT] for place in range(WORKER_COUNT)]))
+                if entry.key_id not in keys:
+                    keys[entry.key_id] = log.rules.authority.key_of(entry.key_id, log)
+                if (key := keys[entry.key_id]) is not None:
+                    candidate.verified = key
+                    checks.add(place, entry, key)
+            for place in checks.failures():
+                candidate = candidates[place]
+                if isinstance(candidate, _Candidate):
+                    candidate.verified = None  # refused with its reason in its turn
+        return candidates
 
     def _judge(self, candidate: _Candidate) -> tuple[Record, dict[bytes, bytes | None]]:
         """Check uniqueness, key, signature and rules at the index the record would get.
@@ -355,13 +351,3 @@ class Appender:
                 self._high_water.raise_to(self._log.mark())
         except StorageError as problem:
             self.high_water_problem = problem
-
-
-def _verify_all(waiting: Sequence[tuple[_Candidate, PublicKey]]) -> None:
-    """Verify signatures; those that fail are left unverified and refused with their reason in their turn."""
-    for candidate, key in waiting:
-        try:
-            candidate.entry.verify(key)
-        except (VerificationError, EncodingError):
-            continue
-        candidate.verified = key

@@ -145,6 +145,41 @@ class HashTiles:
             )
         return found
 
+    def check(self, root: bytes) -> None:
+        """Recompute every stored hash above level 0 from the level below, and look for tiles too few or too many.
+
+        Args:
+            root: Root over all entries, derived elsewhere, 32 bytes.
+
+        Raises:
+            CorruptLedgerError: A stored hash is wrong, or the tiles are not those of a log of this size.
+        """
+        level, full_count = 0, self.size // TILE_WIDTH
+        tile_count = full_count
+        while full_count:
+            level += 1
+            for position in range(full_count):
+                if self.read_hashes(level, position, 1) != perfect_root(self._tile(level - 1, position)):
+                    raise CorruptLedgerError(
+                        f"hash {position} of tile level {level} is not that of the tile below"
+                    )
+            tile_count += -(-full_count // TILE_WIDTH)
+            full_count //= TILE_WIDTH
+        (stored_count,) = self._connection.execute("SELECT count(*) FROM tiles").fetchone()
+        if stored_count != tile_count:
+            raise CorruptLedgerError(
+                "the stored hash tiles are not those of a log of this size",
+                expected=tile_count,
+                calculated=stored_count,
+            )
+        calculated = Frontier.load(self.size, self.subtree_root).root()
+        if calculated != root:
+            raise CorruptLedgerError(
+                "the stored hash tiles do not lead to the root of the entries",
+                expected=root,
+                calculated=calculated,
+            )
+
     def _leaf_hashes(self, start: int, stop: int) -> list[bytes]:
         hashes = [leaf_hash(data) for _, data in self._tables.entry_range(start, stop)]
         if len(hashes) != stop - start:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from lichen.encoding.base import b64u
 from lichen.encoding.entry import Entry
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from lichen.ledger.receipt import Receipt
     from lichen.ledger.seal import Seal
 
-__all__ = ["Ledger", "unix_time_ms"]
+__all__ = ["SOLO", "Ledger", "unix_time_ms"]
+
+SOLO: Final = "solo"
+"""Name of the way of agreeing in which whoever holds the log key decides alone."""
 
 
 def unix_time_ms() -> int:
@@ -62,17 +65,17 @@ class Ledger:
         self,
         log: LogFile,
         views: ViewSet,
-        log_key: SigningKey | None,
+        appender: Appender | None,
         high_water: HighWater | None,
         now_ms: Callable[[], int],
     ) -> None:
         self.directory = log.database.path.parent
-        self.read_only = log_key is None
+        self.read_only = appender is None
         self._log = log
         self._views = views
         self._high_water = high_water
         self._answers = Answers(log)
-        self._appender = None if log_key is None else Appender(log, log_key, views, high_water, now_ms)
+        self._appender = appender
         self._now_ms = now_ms
         self._reader: sqlite3.Connection | None = None
         self._is_closed = False
@@ -119,10 +122,10 @@ class Ledger:
             log = LogFile(database, contracts, genesis_entry)
             view_set = ViewSet(views)
             mark = None if home is None else HighWater(home, log.id)
-            ledger = cls(log, view_set, log_key, mark, now_ms)
+            appender = Appender(log, log_key, view_set, mark, now_ms)
             with database.write() as connection:
                 database.install_schema(STATE_SCHEMA)
-                ledger._writer.found(genesis_entry)
+                appender.found(genesis_entry)
                 view_set.rebuild(connection, view_set.stale(connection), log.records(), total_count=log.size)
             log.committed()
             with _as_storage_error(path):
@@ -130,8 +133,8 @@ class Ledger:
         except BaseException:
             database.close()
             raise
-        ledger._writer.raise_mark()
-        return ledger
+        appender.raise_mark()
+        return cls(log, view_set, appender, mark, now_ms)
 
     @classmethod
     def open(
@@ -175,18 +178,15 @@ class Ledger:
         try:
             with database.read():
                 log = LogFile(database, contracts)
-                if log_key is not None and log_key.public != log.genesis.log_key:
-                    raise KeyFileError(
-                        f"the log key given is not the one of ledger {log.id}",
-                        remedy="use the log.key that was made with this ledger",
-                    )
+                _check_log_key(log, log_key)
                 log.refresh()
                 log.check_edge()
                 mark = None if home is None else HighWater(home, log.id)
                 if mark is not None and not reading:
                     mark.check(log.size, log.tree().root_at)
             view_set = ViewSet(views)
-            ledger = cls(log, view_set, None if reading else log_key, mark, now_ms)
+            appender = None if reading or log_key is None else Appender(log, log_key, view_set, mark, now_ms)
+            ledger = cls(log, view_set, appender, mark, now_ms)
             if not reading and view_set.stale(database.connection):
                 ledger.rebuild_views(progress=progress)
         except BaseException:
@@ -531,6 +531,11 @@ class Ledger:
             )
         if self._is_closed:
             raise UsageError(f"the ledger {self.path} is closed", remedy="open it again before using it")
+        if (consensus := self.genesis.sealing.consensus) != SOLO:
+            raise UsageError(
+                f"the order of this ledger is agreed by {consensus!r}; one writer alone may not append to it",
+                remedy=f"submit to the members that run {consensus!r}",
+            )
         return self._appender
 
     @contextlib.contextmanager
@@ -538,6 +543,14 @@ class Ledger:
         with self._log.database.read() as connection:
             self._log.refresh()
             yield connection
+
+
+def _check_log_key(log: LogFile, log_key: SigningKey | None) -> None:
+    if log_key is not None and log_key.public != log.genesis.log_key:
+        raise KeyFileError(
+            f"the log key given is not the one of ledger {log.id}",
+            remedy="use the log.key that was made with this ledger",
+        )
 
 
 def _accepted(result: Appended | Rejected) -> Appended:

@@ -33,7 +33,7 @@ from lichen.ledger.tree import EMPTY_ROOT, leaf_hash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lichen.ledger.ports import Contract
+    from lichen.ledger.ports import Contract, StateReader
     from lichen.ledger.storage import Database
 
 __all__ = ["LogFile"]
@@ -199,8 +199,13 @@ class LogFile:
             return None
         return self.parse(self.entry_bytes(index), index)
 
-    def parse(self, data: bytes, index: int) -> Record | None:
+    def parse(self, data: bytes, index: int, state: StateReader | None = None) -> Record | None:
         """Make a record of a compact entry that is in the log; None for a seal.
+
+        Args:
+            data: The compact entry.
+            index: Where it stands.
+            state: Where to look its key up; None for the stored state.
 
         Raises:
             CorruptLedgerError: It is none, or its key was never bound to anyone.
@@ -212,7 +217,7 @@ class LogFile:
             raise CorruptLedgerError(f"entry {index} is damaged: {error.message}", remedy=_REMEDY) from error
         if statement.kind == SEAL_KIND:
             return None
-        key = self.rules.authority.key_of(entry.key_id, self)
+        key = self.rules.authority.key_of(entry.key_id, state or self)
         if key is None:
             raise CorruptLedgerError(
                 f"entry {index} is signed by key {entry.key_id.hex()}, which nobody ever had", remedy=_REMEDY
@@ -234,17 +239,17 @@ class LogFile:
             CorruptLedgerError: There is none, or it is damaged.
         """
         data = self.tables.entry_bytes(index)
-        try:
-            if data is None:
-                raise EncodingError("it is missing")
-            seal = Seal.from_statement(Statement.from_bytes(Entry.from_bytes(data).payload))
-            if seal.tree_size != index:
-                raise EncodingError(f"it commits to size {seal.tree_size}")
-        except EncodingError as error:
-            raise CorruptLedgerError(
-                f"the seal at entry {index} is damaged: {error.message}", remedy=_REMEDY
-            ) from error
-        return seal
+        problem = "it is missing"
+        if data is not None:
+            try:
+                seal = Seal.from_statement(Statement.from_bytes(Entry.from_bytes(data).payload))
+            except EncodingError as error:
+                problem = error.message
+            else:
+                if seal.tree_size == index:
+                    return seal
+                problem = f"it commits to size {seal.tree_size}"
+        raise CorruptLedgerError(f"the seal at entry {index} is damaged: {problem}", remedy=_REMEDY)
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -185,6 +185,13 @@ class Authority(Protocol):
     def key_of(self, key_id: bytes, state: StateReader) -> PublicKey | None:
         """Public key behind a key id, whether or not it still speaks for anyone; None when no member ever had it."""
 
+    def is_believed(self, key_id: bytes, index: int, state: StateReader) -> bool:
+        """True when, by all that the state knows now, the key spoke for its member at that index.
+
+        It did when the entry was accepted; a key declared compromised later makes this False for entries behind its first
+        bad index.
+        """
+
 
 class View(Protocol):
     """A query table that is filled inside the transaction of the append, and can be rebuilt from the entries.

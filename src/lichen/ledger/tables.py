@@ -94,6 +94,10 @@ class Tables:
         """Remember that the payload with this SHA-256 stands at this index."""
         self._connection.execute("INSERT INTO payloads VALUES(?,?)", (_prefix(digest), index))
 
+    def payload_count(self) -> int:
+        """How many payload digests are on file; reads them all."""
+        return int(self._connection.execute("SELECT count(*) FROM payloads").fetchone()[0])
+
     def find_payload(self, digest: bytes) -> int | None:
         """Index of the entry whose payload has this SHA-256, or None.
 
@@ -101,7 +105,7 @@ class Tables:
             digest: SHA-256 of the payload, 32 bytes.
         """
         rows = self._connection.execute(
-            "SELECT idx FROM payloads WHERE prefix=?", (_prefix(digest),)
+            "SELECT idx FROM payloads WHERE prefix=? ORDER BY idx", (_prefix(digest),)
         ).fetchall()
         for (index,) in rows:
             data = self.entry_bytes(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,3 +131,23 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def ledger(site: Site) -> Ledger:
     return site.create()
+
+
+@pytest.fixture(scope="session")
+def filled_template(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """600 runs in blocks of 50, a few of them unsealed: two full hash tiles and a partial one. Made once, then copied."""
+    root = tmp_path_factory.mktemp("filled")
+    made = Site(root / "ledger", root / "home")
+    ledger = made.create(sealing=Sealing(entries_max=50, slot_ms=3_600_000), home=False)
+    ledger.append_many(made.entries(ledger, 605))
+    ledger.connection.close()
+    ledger._log.database.close()  # not close(): the last five stay unsealed
+    return made
+
+
+@pytest.fixture
+def filled(site: Site, filled_template: Site) -> Ledger:
+    """The filled ledger, in the place of ``site`` and with its keys."""
+    shutil.copytree(filled_template.directory, site.directory)
+    site.log_key, site.alice = filled_template.log_key, filled_template.alice
+    return site.open()

@@ -316,11 +316,17 @@ class TestOpening:
             lambda: reader.append_many([]),
             lambda: reader.append_signed(site.run(ledger), site.alice),
             lambda: reader.seal(force=True),
-            lambda: reader.rebuild_views(),
+            reader.rebuild_views,
         ):
             with pytest.raises(UsageError, match="reading only"):
                 attempt()
         assert reader.size == 2
+
+    def test_an_order_that_members_agree_on_is_not_one_writers_business(self, site):
+        agreed = site.create(sealing=Sealing(consensus="pbft", entries_max=10, slot_ms=1_000))
+        with pytest.raises(UsageError, match="agreed by 'pbft'"):
+            agreed.append(site.entry(agreed))
+        assert agreed.size == 2
 
     def test_a_reader_sees_what_is_appended_meanwhile(self, site, ledger):
         reader = site.open(read_only=True)
