@@ -59,6 +59,7 @@ def test_a_command_is_documented_with_all_it_takes(name: str, command: click.Com
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=NAMES)
 def test_a_command_says_what_it_does(name: str, command: click.Command) -> None:
     assert command.help, f"{name} has no help text"
+    assert "\\b" not in command.help, f"{name} shows the two characters where click wants a control character"
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=NAMES)

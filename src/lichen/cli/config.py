@@ -12,7 +12,7 @@ __all__ = ["config_command"]
 
 @click.group("config", no_args_is_help=True)
 def config_command() -> None:
-    r"""Read and change settings.
+    """Read and change settings.
 
     \b
     identity.member  your name in ledgers
@@ -23,7 +23,7 @@ def config_command() -> None:
     energy.zone      grid zone of this machine, such as DE
 
     Settings of a project (data, code, out, env, ignore, seed, metrics, zone, trace, ledger) stand in its lichen.toml.
-    """
+    """  # noqa: D301 - click wants the control character itself
 
 
 @config_command.command("get", epilog=examples("lichen config get reuse.trust"))
