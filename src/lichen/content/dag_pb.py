@@ -1,7 +1,7 @@
 """The node format that joins raw blocks into files and directories: dag-pb carrying UnixFS.
 
-Only what naming needs: encoding. The bytes are one protobuf message with links first and data last, which is the one
-order the format allows.
+A node is one protobuf message with links first and data last, which is the one order the format allows; other bytes
+that a lenient reader would take for the same node are refused, so that a node has one encoding and one name.
 
 Source:
     https://ipld.io/specs/codecs/dag-pb/spec/ and https://specs.ipfs.tech/unixfs/. Differs: no mode, no mtime.
@@ -13,10 +13,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lichen.content.cid import DAG_PB, RAW, SHA256_PREFIX
+from lichen.content.cid import DAG_PB, RAW, SHA256_PREFIX, Cid
+from lichen.errors import EncodingError
 
 __all__ = [
+    "FileNode",
     "Link",
+    "decode_file_node",
+    "decode_varint",
     "directory_data",
     "encode_node",
     "encode_varint",
@@ -50,6 +54,23 @@ class Link(NamedTuple):
     content_size: int
     total_size: int
     name: bytes = b""
+
+
+class FileNode(NamedTuple):
+    """A node of a file of several chunks.
+
+    Args:
+        children: The raw blocks it joins, in the order of their content.
+        child_sizes: Bytes of content below each.
+    """
+
+    children: tuple[Cid, ...]
+    child_sizes: tuple[int, ...]
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of content below the node."""
+        return sum(self.child_sizes)
 
 
 def encode_varint(value: int) -> bytes:
@@ -124,3 +145,76 @@ def link_to(block: bytes, children: Sequence[Link], name: bytes = b"") -> Link:
         len(block) + sum(child.total_size for child in children),
         name,
     )
+
+
+def decode_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Read a varint.
+
+    Returns:
+        The value and the position after it.
+
+    Raises:
+        EncodingError: Cut short, above 63 bits, or not in its shortest form.
+    """
+    value = shift = 0
+    for index in range(position, min(position + 9, len(data))):
+        byte = data[index]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if byte == 0 and index > position:
+                raise EncodingError("a varint is not in its shortest form")
+            return value, index + 1
+        shift += 7
+    raise EncodingError("a varint is cut short or longer than nine bytes")
+
+
+def decode_file_node(block: bytes) -> FileNode:
+    """Read a node of a file of several chunks.
+
+    Args:
+        block: The node's raw block.
+
+    Raises:
+        EncodingError: Not such a node, or not the one way to write it.
+    """
+    position = 0
+    cids: list[Cid] = []
+    total_sizes: list[int] = []
+    while position < len(block) and block[position] == 0x12:
+        size, start = decode_varint(block, position + 1)
+        position = start + size
+        cid, total_size = _decode_nameless_link(block[start:position])
+        cids.append(cid)
+        total_sizes.append(total_size)
+    if position >= len(block) or block[position] != 0x0A:
+        raise EncodingError("a dag-pb node has no data after its links")
+    _, start = decode_varint(block, position + 1)
+    child_sizes = _decode_file_data(block[start:])
+    if len(child_sizes) != len(cids):
+        raise EncodingError(
+            f"a file node gives the sizes of {len(child_sizes)} children and links to {len(cids)}"
+        )
+    links = [Link(cid.to_bytes(), 0, total) for cid, total in zip(cids, total_sizes, strict=True)]
+    if encode_node(links, file_data(child_sizes)) != block:
+        raise EncodingError("a file node is not written in the one way there is")
+    return FileNode(tuple(cids), child_sizes)
+
+
+def _decode_nameless_link(body: bytes) -> tuple[Cid, int]:
+    """Read CID and total size; that the bytes are in order is checked by encoding the node again."""
+    size, start = decode_varint(body, 1)
+    cid = Cid.from_bytes(body[start : start + size])
+    total_size, _ = decode_varint(body, start + size + 3)
+    return cid, total_size
+
+
+def _decode_file_data(data: bytes) -> tuple[int, ...]:
+    """Read the sizes of a file node's children; what surrounds them is checked by encoding the node again."""
+    if data[:3] != bytes([0x08, TYPE_FILE, 0x18]):
+        raise EncodingError("a dag-pb node is not a file of several chunks")
+    _, position = decode_varint(data, 3)
+    sizes: list[int] = []
+    while position < len(data):
+        size, position = decode_varint(data, position + 1)
+        sizes.append(size)
+    return tuple(sizes)

@@ -29,8 +29,9 @@ from typing import BinaryIO
 
 from lichen.content.cid import Cid
 from lichen.content.files import StrPath, file_changed, open_regular, raise_write_error, show_path, write_all
+from lichen.content.pipeline import Fill
 from lichen.content.placement import Destination
-from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, damaged, too_large
+from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, damaged, mismatched, too_large
 from lichen.content.unixfs import (
     CHUNK_SIZE,
     ArtefactHash,
@@ -99,7 +100,7 @@ class DirectoryStore:
             if progress is not None:
                 progress(len(small))
             return self._put_small(small, status.st_mode, durable)
-        with self._new_object(path) as incoming:
+        with self._new_object() as incoming:
             with open_regular(path) as (source, status):
                 names = self._copy_in(source, incoming.descriptor, progress)
                 if names.size_bytes != status.st_size:
@@ -112,8 +113,17 @@ class DirectoryStore:
         if len(data) <= CHUNK_SIZE:
             return self._put_small(data, 0o444, durable)
         names = hash_bytes(data)
-        with self._new_object(str(names.cid)) as incoming:
+        with self._new_object() as incoming:
             write_all(incoming.descriptor, memoryview(data), self.path)
+            incoming.commit(names.cid, 0o444, durable)
+        return names
+
+    def put_stream(self, fill: Fill, *, expected: Cid | None = None, durable: bool = True) -> ArtefactHash:
+        """Store what a reader gives and name it; see ``ArtefactStore.put_stream``."""
+        with self._new_object() as incoming:
+            names = hash_stream(fill, (_copier(incoming.descriptor, self.path),))
+            if expected is not None and names.cid != expected:
+                raise mismatched(expected, names.cid)
             incoming.commit(names.cid, 0o444, durable)
         return names
 
@@ -123,7 +133,7 @@ class DirectoryStore:
             with contextlib.suppress(VerificationError, NotFoundError, StorageError):
                 self.read_bytes(names.cid)
                 return names
-        with self._new_object(str(names.cid)) as incoming:
+        with self._new_object() as incoming:
             write_all(incoming.descriptor, memoryview(data), self.path)
             incoming.commit(names.cid, source_mode, durable)
         return names
@@ -339,11 +349,11 @@ class DirectoryStore:
         self.sweep()
 
     @contextlib.contextmanager
-    def _new_object(self, shown: StrPath) -> Iterator[_Incoming]:
+    def _new_object(self) -> Iterator[_Incoming]:
         """Open a new object; when the block ends without ``commit`` nothing of it remains."""
         if not self._readers_mask:
             self._prepare()
-        incoming = _Incoming(self, self._incoming / secrets.token_hex(16), shown)
+        incoming = _Incoming(self, self._incoming / secrets.token_hex(16))
         try:
             yield incoming
         finally:
@@ -369,10 +379,9 @@ class DirectoryStore:
 class _Incoming:
     """An object being written: invisible until ``commit``, gone after ``close`` if never committed."""
 
-    def __init__(self, store: DirectoryStore, path: Path, shown: StrPath) -> None:
+    def __init__(self, store: DirectoryStore, path: Path) -> None:
         self._store = store
         self._path = path
-        self._shown = shown
         self._is_placed = False
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

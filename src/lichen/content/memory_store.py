@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from lichen.content.cid import Cid
 from lichen.content.files import StrPath, open_regular, write_all
+from lichen.content.pipeline import Fill
 from lichen.content.placement import Destination
-from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, too_large
+from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, mismatched, too_large
 from lichen.content.unixfs import (
     ArtefactHash,
     Progress,
@@ -49,6 +50,15 @@ class MemoryStore:
         """Keep these bytes; see ``ArtefactStore.put_bytes``."""
         names = hash_bytes(data)
         self._artefacts[names.cid] = bytes(data)
+        return names
+
+    def put_stream(self, fill: Fill, *, expected: Cid | None = None, durable: bool = True) -> ArtefactHash:
+        """Keep what a reader gives; see ``ArtefactStore.put_stream``."""
+        kept = bytearray()
+        names = hash_stream(fill, (kept.extend,))
+        if expected is not None and names.cid != expected:
+            raise mismatched(expected, names.cid)
+        self._artefacts[names.cid] = bytes(kept)
         return names
 
     def has(self, cid: Cid) -> bool:

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from lichen.content.cid import Cid
 from lichen.content.files import StrPath
+from lichen.content.pipeline import Fill
 from lichen.content.unixfs import ArtefactHash, Progress
 from lichen.errors import NotFoundError, UsageError, VerificationError
 
@@ -75,6 +76,19 @@ class ArtefactStore(Protocol):
         """Store an artefact held in memory and name it.
 
         Raises:
+            StorageError: Disk full, or the store may not be written; nothing was stored.
+        """
+
+    def put_stream(self, fill: Fill, *, expected: Cid | None = None, durable: bool = True) -> ArtefactHash:
+        """Store what a reader gives and name it.
+
+        Args:
+            fill: Fills each buffer whole until the end of the stream.
+            expected: Store it only if it has this name.
+            durable: Return only when the artefact would survive a power cut.
+
+        Raises:
+            VerificationError: It has another name than ``expected``; nothing was stored.
             StorageError: Disk full, or the store may not be written; nothing was stored.
         """
 
@@ -176,4 +190,14 @@ def damaged(cid: Cid, calculated: Cid) -> VerificationError:
         expected=str(cid),
         calculated=str(calculated),
         remedy="They were set aside; put the artefact again from a good copy, or run the work again.",
+    )
+
+
+def mismatched(expected: Cid, calculated: Cid) -> VerificationError:
+    """Build the error for a stream that is not what was asked for."""
+    return VerificationError(
+        f"what arrived is not {expected}",
+        expected=str(expected),
+        calculated=str(calculated),
+        remedy="Fetch it from somewhere else; nothing was stored.",
     )

@@ -17,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from lichen.content.cid import DAG_PB, RAW, Cid
 from lichen.content.dag_pb import RAW_CID_PREFIX, Link, encode_node, file_data, link_to
@@ -31,6 +31,7 @@ __all__ = [
     "BlockLayout",
     "Progress",
     "fill_from_descriptor",
+    "fill_from_reader",
     "hash_bytes",
     "hash_descriptor",
     "hash_file",
@@ -109,6 +110,27 @@ class BlockLayout:
                 blocks.append(block)
             links = parents
             yield links, blocks
+
+    def order(self) -> Iterator[tuple[Cid, bytes | None, int, int]]:
+        """Give every raw block in the order a reader meets them: each node before its children, left to right.
+
+        Yields:
+            CID; the node's raw block, or ``None`` for a leaf, whose bytes are the file's; offset and size in bytes
+            of the content below it.
+        """
+        levels = list(self.levels())
+
+        def descend(level: int, index: int, offset: int) -> Iterator[tuple[Cid, bytes | None, int, int]]:
+            links, blocks = levels[level]
+            link = links[index]
+            yield Cid.from_bytes(link.cid), blocks[index] if level else None, offset, link.content_size
+            if level:
+                first = index * self.node_width
+                for child in range(first, min(first + self.node_width, len(levels[level - 1][0]))):
+                    yield from descend(level - 1, child, offset)
+                    offset += levels[level - 1][0][child].content_size
+
+        yield from descend(len(levels) - 1, 0, 0)
 
     def root(self) -> Link:
         """Return the link to the topmost block."""
@@ -230,6 +252,22 @@ def fill_from_descriptor(descriptor: int) -> Fill:
             if not count:
                 break
             filled += count
+        return filled
+
+    return fill
+
+
+def fill_from_reader(reader: BinaryIO) -> Fill:
+    """Make a reader of a binary stream that returns short only at its end."""
+
+    def fill(view: memoryview) -> int:
+        filled = 0
+        while filled < len(view):
+            piece = reader.read(len(view) - filled)
+            if not piece:
+                break
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
         return filled
 
     return fill

@@ -1,10 +1,11 @@
-"""Acting as a user whom permissions bind, even when the tests run as root."""
+"""Acting as a user whom permissions bind, even when the tests run as root; and waiting for a file system's clock."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,9 @@ def ordinary_user():
             os.seteuid(0)
 
     return become
+
+
+@pytest.fixture
+def next_tick():
+    """Gives a function that waits until a file system's clock has moved; many stand still for ten milliseconds."""
+    return lambda: time.sleep(0.02)

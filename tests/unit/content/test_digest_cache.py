@@ -139,16 +139,18 @@ class TestWhenItMustNotAnswer:
             pytest.param(lambda file: (file.unlink(), file.write_bytes(b"CONTENT")), id="replaced"),
         ],
     )
-    def test_a_changed_file_is_read(self, cache, tmp_path, change):
+    def test_a_changed_file_is_read(self, cache, tmp_path, change, next_tick):
         file = write(tmp_path / "data", b"content")
         cache.hash_file(file)
+        next_tick()
         change(file)
         assert cache.hash_file(file) == hash_bytes(file.read_bytes())
 
-    def test_a_change_with_its_mtime_set_back_is_read(self, cache, tmp_path):
+    def test_a_change_with_its_mtime_set_back_is_read(self, cache, tmp_path, next_tick):
         file = write(tmp_path / "data", b"content")
         before = file.stat()
         cache.hash_file(file)
+        next_tick()
         file.write_bytes(b"CONTENT")
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert cache.hash_file(file) == hash_bytes(b"CONTENT")
@@ -190,9 +192,10 @@ class TestExpectedState:
             assert cache.hash_file(file, expected=state, paranoid=paranoid) == hash_bytes(b"content")
 
     @pytest.mark.parametrize("paranoid", [False, True])
-    def test_one_that_is_not_is_refused(self, cache, tmp_path, paranoid):
+    def test_one_that_is_not_is_refused(self, cache, tmp_path, paranoid, next_tick):
         file = write(tmp_path / "data", b"content")
         state = StatKey.of(file.stat())
+        next_tick()
         file.write_bytes(b"CONTENT")
         with pytest.raises(FileChangedError, match="data changed"):
             cache.hash_file(file, expected=state, paranoid=paranoid)

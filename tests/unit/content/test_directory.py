@@ -237,10 +237,11 @@ class TestBadInput:
             hash_directory(public_directory)
 
     @pytest.mark.parametrize("where", ["root", "root/below"])
-    def test_an_entry_that_appears_meanwhile_is_noticed(self, tmp_path, where):
+    def test_an_entry_that_appears_meanwhile_is_noticed(self, tmp_path, where, next_tick):
         root = build(tmp_path / "root", {"entries": {"below/x": "1", "y": "2"}})
 
         def meddle(path):
+            next_tick()
             (tmp_path / where / "new").write_text("")
             return hash_file(path)
 

@@ -399,7 +399,7 @@ class TestKilled:
 
     def test_what_is_being_written_is_never_swept(self, store):
         store.put_bytes(SMALL)
-        with store._new_object("artefact"):
+        with store._new_object():
             assert store.sweep(older_than_seconds=-1) == 0
             assert len(incoming(store)) == 1
         assert incoming(store) == []
@@ -505,7 +505,7 @@ class TestLesserFileSystems:
 
         monkeypatch.setattr(fcntl, "flock", refuse)
         assert store.read_bytes(store.put_bytes(SMALL).cid) == SMALL
-        with store._new_object("artefact"):
+        with store._new_object():
             assert store.sweep(older_than_seconds=-1) == 0
 
     def test_with_shared_blocks(self, store, tmp_path, monkeypatch):
