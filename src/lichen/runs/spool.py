@@ -214,7 +214,13 @@ class Spool:
         if present is None:
             yield False
             return
-        descriptor = os.open(present, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(present, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(
+                f"spooled records in {present} cannot be read: {error.strerror}",
+                remedy="Make the directory readable, or run as the user it belongs to.",
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield True
