@@ -34,7 +34,7 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     Raises:
         VerificationError: Something does not hold.
     """
-    from lichen.ledger.verification import verify_receipt
+    from lichen.ledger.receipt import verify_receipt
 
     run, manifest = answer.run, answer.manifest
     assert run is not None

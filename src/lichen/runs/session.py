@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from lichen.errors import LichenError
+from lichen.errors import LichenError, StorageError, UsageError
 from lichen.runs.command import Command
 from lichen.runs.hit import absolute_paths, take_hit
 from lichen.runs.interpreter import probe_interpreter
 from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
 from lichen.runs.manifest import command_key
+from lichen.runs.recording import fallback_spool
 from lichen.runs.request import Estimate, RunResult
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
@@ -24,6 +25,7 @@ from lichen.runs.train import train
 if TYPE_CHECKING:
     from lichen.runs.lookup import Nearest
     from lichen.runs.request import Narrator, RunRequest
+    from lichen.runs.spool import SpooledOutput
     from lichen.runs.workspace import Workspace
 
 __all__ = ["answer_or_run", "ask", "estimate_energy", "prepare", "reuse_policy"]
@@ -126,10 +128,10 @@ def _try_ledger(
     """Return a hit, or None after telling the narrator what was found instead."""
     try:
         answer, nearest, estimate = ask(workspace, request, command, surroundings)
-    except LichenError as error:
-        if error.code == "usage":
+    except Exception as error:  # whatever it is, a look-up that fails must not keep the command from running
+        if isinstance(error, LichenError) and error.code == "usage":
             raise
-        narrator.warning(f"the ledger could not be asked: {error}")
+        narrator.warning(f"the ledger could not be asked: {_in_words(error)}")
         return None
     for warning in answer.warnings:
         narrator.warning(warning)
@@ -137,10 +139,26 @@ def _try_ledger(
         assert answer.run is not None
         if _count_own(workspace, answer.run) >= request.repeat or answer.run.member != workspace.member:
             outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
-            return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
+            try:
+                return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
+            except (UsageError, StorageError):
+                raise  # the outputs may not, or cannot, be put where they belong: the same would befall a new run
+            except Exception as error:  # an answer that does not hold is none
+                narrator.warning(
+                    f"entry {answer.run.index} has an answer that is not taken: {_in_words(error)}"
+                )
+                return None
     if tell:
         narrator.missed(answer, nearest, estimate)
     return None
+
+
+def _in_words(error: Exception) -> str:
+    return (
+        str(error)
+        if isinstance(error, LichenError)
+        else f"{type(error).__name__}: {error}, which is a bug in Lichen"
+    )
 
 
 def _count_own(workspace: Workspace, run: EarlierRun) -> int:
@@ -177,7 +195,9 @@ def _run_alone(
             if result is not None:
                 return result
             surroundings = fresh
-        return train(workspace, request, command, surroundings, narrator, stdin=descriptor, parent=parent)
+        return train(
+            workspace, request, command, surroundings, narrator, stdin=descriptor, parent=parent, lease=held
+        )
 
 
 def _lease_key(workspace: Workspace, command: Command, surroundings: Surroundings) -> str:
@@ -252,16 +272,25 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
         How many were written.
     """
     directory = workspace.directory / "spool"
-    if workspace.read_only or not directory.is_dir() or not any(directory.iterdir()):
+    places = [
+        place for place in (directory, fallback_spool(workspace)) if place.is_dir() and any(place.iterdir())
+    ]
+    if workspace.read_only or not places:
         return 0
     from lichen.encoding.statement import Statement
     from lichen.runs.spool import Spool
 
+    def append(payload: bytes) -> None:
+        workspace.ledger.append_signed(Statement.from_bytes(payload), workspace.identity.key, seal=True)
+
+    def store(output: SpooledOutput) -> None:
+        path = Path(output.path)
+        if workspace.store.put_file(path).sha256.hex() == output.sha256:
+            path.unlink()
+
     try:
-        return Spool(directory).flush(
-            lambda payload: workspace.ledger.append_signed(
-                Statement.from_bytes(payload), workspace.identity.key, seal=True
-            )
+        return Spool(directory, fallback_spool(workspace)).flush(
+            append, store=store, on_problem=narrator.warning
         )
     except LichenError as error:
         narrator.warning(f"spooled records could not be written: {error}")

@@ -7,7 +7,6 @@ the ledger or the store cannot take now is spooled and written later.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -19,22 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichen.contracts.registry import exact_fingerprint
-from lichen.encoding.base import b64u, b64u_decode
-from lichen.encoding.statement import Statement, Subject
+from lichen.encoding.base import b64u
 from lichen.errors import LichenError
 from lichen.runs.hit import absolute_paths
-from lichen.runs.lookup import runs_by
 from lichen.runs.metrics import collect_metrics, misses_target
-from lichen.runs.observe import Observation, data_digests, observe
-from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
+from lichen.runs.observe import Observation, observe
+from lichen.runs.recording import write_down
 from lichen.runs.request import RunResult
 from lichen.runs.secrets import mask_secrets
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.runs.command import Command
-    from lichen.runs.manifest import Manifest
+    from lichen.runs.lease import Held
     from lichen.runs.request import Narrator, RunRequest
     from lichen.runs.supervise import Outcome
     from lichen.runs.surroundings import Surroundings
@@ -65,6 +61,7 @@ def train(
     *,
     stdin: int | None = None,
     parent: str | None = None,
+    lease: Held | None = None,
 ) -> RunResult:
     """Run a command and record it.
 
@@ -76,12 +73,13 @@ def train(
         narrator: Hears warnings and, if asked for, the record.
         stdin: Descriptor to use as the command's input; its own standard input when None.
         parent: Id of the run this one is nested in.
+        lease: Lease held meanwhile; runs inside must not wait for it.
 
     Returns:
         How it ended; ``outcome`` is set, and the caller leaves as the command left.
     """
     with _scratch(workspace) as scratch:
-        watched = _watch(workspace, request, command, scratch, stdin)
+        watched = _watch(workspace, request, command, scratch, stdin, lease)
         for warning in watched.warnings:
             narrator.warning(warning)
         if watched.outcome.start_error is not None:
@@ -89,8 +87,8 @@ def train(
             return RunResult("failed", watched.outcome.exit_status, outcome=watched.outcome)
         try:
             return _describe(workspace, request, command, surroundings, narrator, watched, parent)
-        except (LichenError, OSError) as error:
-            narrator.warning(f"this run was not recorded: {error}")
+        except Exception as error:  # whatever it is, the command has ended well or badly on its own
+            narrator.warning(f"this run was not recorded: {_in_words(error)}")
             return RunResult(
                 _status(request, watched.outcome, {})[0],
                 watched.outcome.exit_status,
@@ -98,6 +96,11 @@ def train(
                 duration_seconds=watched.outcome.duration_seconds,
                 outcome=watched.outcome,
             )
+
+
+def _in_words(error: Exception) -> str:
+    expected = isinstance(error, LichenError | OSError)
+    return str(error) if expected else f"{type(error).__name__}: {error}, which is a bug in Lichen"
 
 
 @contextlib.contextmanager
@@ -116,7 +119,12 @@ def _scratch(workspace: Workspace) -> Iterator[Path]:
 
 
 def _watch(
-    workspace: Workspace, request: RunRequest, command: Command, scratch: Path, stdin: int | None
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    scratch: Path,
+    stdin: int | None,
+    lease: Held | None,
 ) -> _Watched:
     """Run the command; tracing and metering may fail without it noticing."""
     from lichen.energy.attribution import TreeAccount
@@ -136,6 +144,8 @@ def _watch(
         cache_directory=workspace.cache_directory,
     )
     environment = {**os.environ, "LICHEN_RUN_ID": scratch.name}
+    if lease is not None:
+        lease.mark(environment)
     try:
         environment = tracer.environment(environment)
         tracer.start()
@@ -236,7 +246,8 @@ def _describe(
     if watched.measurement is None:
         narrator.warning("this run was not recorded: a record without its energy is not written")
         return result
-    _store_and_record(workspace, request, observation, watched, result, narrator, stdout, parent)
+    detail = _detail(request, observation, watched, stdout)
+    write_down(workspace, request, observation, detail, result, narrator, parent=parent)
     return result
 
 
@@ -254,68 +265,6 @@ def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
         observation.reasons.append(Reason("still-running", "a process of the run is still running"))
     if outcome.stdin.kind == "pipe" and outcome.stdin.size_bytes and not outcome.stdin.complete:
         observation.reasons.append(Reason("partial", "standard input was not read to its end"))
-
-
-def _store_and_record(
-    workspace: Workspace,
-    request: RunRequest,
-    observation: Observation,
-    watched: _Watched,
-    result: RunResult,
-    narrator: Narrator,
-    stdout: bytes,
-    parent: str | None,
-) -> None:
-    assert watched.measurement is not None
-    detail_cid, _ = workspace.put_private(_detail(request, observation, watched, stdout))
-    manifest = dataclasses.replace(observation.manifest, detail=detail_cid)
-    manifest_cid, manifest_sha256 = workspace.put_private(manifest.to_bytes())
-    result.manifest_cid = manifest_cid
-    facts = RunFacts(
-        status=result.status,
-        reason=result.reasons[0][0] if result.reasons else None,
-        metrics=result.metrics,
-        target=request.target,
-        measurement=watched.measurement,
-        exit_status=result.exit_status,
-        data=data_digests(observation, DATA_INLINE_MAX),
-        parent=parent,
-    )
-    said = run_statement(workspace, manifest, manifest_cid, manifest_sha256, facts)
-    if request.show_record:
-        narrator.record_shown(json.dumps(json.loads(said.to_bytes()), indent=2, ensure_ascii=False))
-    try:
-        appended = workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
-    except LichenError as error:
-        result.spooled = _spool(workspace, said, error, narrator)
-        return
-    result.record = appended.index
-    result.receipt = workspace.ledger.receipt(appended.index).to_text()
-    parts = said.predicate["parts"]
-    with contextlib.suppress(LichenError):  # the index is a cache; the next command catches up
-        workspace.index.add(
-            appended.index,
-            b64u_decode(parts["command"]),
-            b64u_decode(said.predicate["family"]),
-            manifest_cid,
-            manifest,
-        )
-    if result.reusable:
-        _dispute_if_different(workspace, appended.index, parts, manifest, narrator)
-
-
-def _spool(workspace: Workspace, said: Statement, error: LichenError, narrator: Narrator) -> str | None:
-    from lichen.runs.spool import Spool
-
-    try:
-        place = Spool(workspace.directory / "spool").add(said.to_bytes())
-    except (LichenError, OSError) as second:
-        narrator.warning(f"the ledger did not take the record ({error.message}), nor did the spool: {second}")
-        return None
-    narrator.warning(
-        f"the ledger did not take the record ({error}); it waits in {place} for the next command"
-    )
-    return str(place)
 
 
 def _detail(request: RunRequest, observation: Observation, watched: _Watched, stdout: bytes) -> bytes:
@@ -337,34 +286,3 @@ def _detail(request: RunRequest, observation: Observation, watched: _Watched, st
         "written_unix_ms": time.time_ns() // 1_000_000,
     }
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=str).encode()
-
-
-def _dispute_if_different(
-    workspace: Workspace, index: int, parts: Mapping[str, str], manifest: Manifest, narrator: Narrator
-) -> None:
-    """Open a dispute when equal work is on record with other outputs."""
-    made = [(output.name, output.sha256) for output in manifest.outputs]
-    exact = exact_fingerprint(parts)
-    for run in runs_by(workspace.ledger.connection, "exact", exact, 16):
-        if run.index == index or not run.reusable:
-            continue
-        try:
-            theirs = workspace.manifest(run.manifest_cid)
-        except LichenError:
-            continue
-        if [(output.name, output.sha256) for output in theirs.outputs] == made:
-            continue
-        differing = next(
-            (name for name, digest in made if digest not in {output.sha256 for output in theirs.outputs}),
-            "outputs",
-        )
-        narrator.warning(
-            f"equal work is on record as entry {run.index} with a different {differing}: the script is not deterministic"
-        )
-        subjects = [Subject("exact", exact)]
-        try:
-            said = statement(workspace, "dispute", subjects, {"of": run.index, "against": index})
-            workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
-        except LichenError as error:
-            narrator.warning(f"the difference could not be recorded: {error}")
-        return

@@ -72,8 +72,7 @@ def verify_receipt_file(
         EncodingError: Not a receipt.
         VerificationError: It does not hold.
     """
-    from lichen.ledger.receipt import Receipt
-    from lichen.ledger.verification import verify_receipt
+    from lichen.ledger.receipt import Receipt, verify_receipt
     from lichen.runs.setup import parse_public_key
 
     text = _read(path)

@@ -229,12 +229,14 @@ class Workspace:
         Returns:
             CID text and SHA-256 of what lies in the store.
         """
+        stored = self.store.put_bytes(self.seal_private(data))
+        return str(stored.cid), stored.sha256
+
+    def seal_private(self, data: bytes) -> bytes:
+        """Seal bytes with the group key; in a public ledger they stay as they are."""
         from lichen.crypto.sealed import seal_bytes
 
-        if self.group_key is not None:
-            data = seal_bytes(data, self.group_key, os.urandom(32))
-        stored = self.store.put_bytes(data)
-        return str(stored.cid), stored.sha256
+        return data if self.group_key is None else seal_bytes(data, self.group_key, os.urandom(32))
 
     def get_private(self, cid: str) -> bytes:
         """Read what :meth:`put_private` stored.
