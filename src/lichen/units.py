@@ -43,24 +43,28 @@ JOULES_PER_WATT_HOUR: Final = 60 * 60  # (= 3600) joules
 JOULES_PER_KILOWATT_HOUR: Final = 1000 * JOULES_PER_WATT_HOUR  # (= 3600000) joules
 
 _ENERGY: Final = {
-    "uj": Fraction(1, 10**6),
-    "mj": Fraction(1, 1000),
-    "j": Fraction(1),
-    "kj": Fraction(10**3),
-    "Mj": Fraction(10**6),
-    "Gj": Fraction(10**9),
-    "mwh": Fraction(JOULES_PER_WATT_HOUR, 1000),
-    "wh": Fraction(JOULES_PER_WATT_HOUR),
-    "kwh": Fraction(JOULES_PER_KILOWATT_HOUR),
-    "Mwh": Fraction(JOULES_PER_KILOWATT_HOUR * 10**3),
-    "Gwh": Fraction(JOULES_PER_KILOWATT_HOUR * 10**6),
+    "uJ": Fraction(1, 10**6),
+    "mJ": Fraction(1, 1000),
+    "J": Fraction(1),
+    "kJ": Fraction(10**3),
+    "MJ": Fraction(10**6),
+    "GJ": Fraction(10**9),
+    "TJ": Fraction(10**12),
+    "mWh": Fraction(JOULES_PER_WATT_HOUR, 1000),
+    "Wh": Fraction(JOULES_PER_WATT_HOUR),
+    "kWh": Fraction(JOULES_PER_KILOWATT_HOUR),
+    "MWh": Fraction(JOULES_PER_KILOWATT_HOUR * 10**3),
+    "GWh": Fraction(JOULES_PER_KILOWATT_HOUR * 10**6),
+    "TWh": Fraction(JOULES_PER_KILOWATT_HOUR * 10**9),
 }
 _POWER: Final = {
-    "mw": Fraction(1, 1000),
-    "w": Fraction(1),
-    "kw": Fraction(10**3),
-    "Mw": Fraction(10**6),
-    "Gw": Fraction(10**9),
+    "uW": Fraction(1, 10**6),
+    "mW": Fraction(1, 1000),
+    "W": Fraction(1),
+    "kW": Fraction(10**3),
+    "MW": Fraction(10**6),
+    "GW": Fraction(10**9),
+    "TW": Fraction(10**12),
 }
 _DURATION: Final = {
     "us": Fraction(1, 10**6),
@@ -71,21 +75,22 @@ _DURATION: Final = {
     "d": Fraction(86400),
 }
 _CARBON: Final = {
+    "ug": Fraction(1, 10**6),
     "mg": Fraction(1, 1000),
     "g": Fraction(1),
     "kg": Fraction(10**3),
     "t": Fraction(10**6),
 }
 _SIZE: Final = {
-    "b": Fraction(1),
-    "kb": Fraction(10**3),
-    "mb": Fraction(10**6),
-    "gb": Fraction(10**9),
-    "tb": Fraction(10**12),
-    "kib": Fraction(2**10),
-    "mib": Fraction(2**20),
-    "gib": Fraction(2**30),
-    "tib": Fraction(2**40),
+    "B": Fraction(1),
+    "kB": Fraction(10**3),
+    "MB": Fraction(10**6),
+    "GB": Fraction(10**9),
+    "TB": Fraction(10**12),
+    "KiB": Fraction(2**10),
+    "MiB": Fraction(2**20),
+    "GiB": Fraction(2**30),
+    "TiB": Fraction(2**40),
 }
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)\s*([A-Za-zµ0-9]*)\s*")
 _QUANTITY_LENGTH_MAX: Final = 64
@@ -206,20 +211,26 @@ def _parse_exact(
     number, unit = match.groups()
     if not unit:
         raise UsageError(f"{text!r} has no unit, so it is not {what}", remedy=f"Write it like {example!r}.")
-    folded = unit.replace("µ", "u").lower()
+    plain = unit.replace("µ", "u")
     for suffix in suffixes:
-        if folded.endswith(suffix):
-            folded = folded.removesuffix(suffix)
+        if plain.lower().endswith(suffix):
+            plain = plain[: -len(suffix)]
             break
-    if mega_matters and unit[0] in "MG":
-        folded = unit[0] + folded[1:]
-    factor = factors.get(folded)
+    folded = _folded(plain, mega_matters=mega_matters)
+    factor = next(
+        (value for name, value in factors.items() if _folded(name, mega_matters=mega_matters) == folded), None
+    )
     if factor is None:
         known = ", ".join(factors)
         raise UsageError(
             f"{unit!r} in {text!r} is not a unit of {what.split(' ', 1)[1]}", remedy=f"Known: {known}."
         )
     return Fraction(number) * factor
+
+
+def _folded(unit: str, *, mega_matters: bool) -> str:
+    """Ignore case, except in the first letter where it tells a million from a thousandth."""
+    return unit[0] + unit[1:].lower() if mega_matters and unit[:1] in {"M", "G", "T"} else unit.lower()
 
 
 def format_energy(energy_joules: float, relative_u95: float | None = None) -> str:

@@ -36,6 +36,7 @@ COMPONENT_COUNT_MAX: Final = 16
 NAME_LENGTH_MAX: Final = 64
 NOTE_COUNT_MAX: Final = 8
 RECORD_DIGITS: Final = 6  # significant digits of joules and seconds in a record
+RECORD_DIGITS_TOTAL: Final = 9  # of their sum, which is exact for parts within a thousandth of each other
 _SUM_TOLERANCE: Final = 1e-4  # rounding to six digits, for up to sixteen parts
 
 
@@ -356,17 +357,20 @@ class Measurement:
     def to_record(self) -> dict[str, Any]:
         """Return the compact form that a run record carries under ``energy``.
 
-        Joules and seconds keep six significant digits, uncertainties three. A part is ``[joules, u95]``, or
+        Joules of parts and seconds keep six significant digits, uncertainties three; the whole is computed from the
+        rounded parts, so that reading a record and writing it again changes nothing. A part is ``[joules, u95]``, or
         ``[joules, u95, method]`` where its method is not the one of the whole. ``zone`` is absent when unknown.
         """
+        parts = {name: self._part_to_record(part) for name, part in self.components.items()}
+        rounded = [(float(part[0]), float(part[1])) for part in parts.values()]
         record: dict[str, Any] = {
-            "joules": _rounded(self.energy_joules, RECORD_DIGITS),
-            "u95": _rounded(self.relative_u95, 3),
+            "joules": _rounded(math.fsum(joules for joules, _ in rounded), RECORD_DIGITS_TOTAL),
+            "u95": _rounded(combine_terms(rounded), 3),
             "method": str(self.method),
             "boundary": str(self.boundary),
             "seconds": _rounded(self.duration_seconds, RECORD_DIGITS),
             "device": self.device,
-            "parts": {name: self._part_to_record(part) for name, part in self.components.items()},
+            "parts": parts,
         }
         if self.zone is not None:
             record["zone"] = self.zone

@@ -21,7 +21,7 @@ from typing import Final, Self
 from lichen.energy import process_table
 from lichen.energy.attribution import SelfAccount, TreeUsage
 from lichen.energy.grid import Intensity, lookup
-from lichen.energy.measurement import Boundary, Component, Measurement
+from lichen.energy.measurement import NAME_LENGTH_MAX, Boundary, Component, Measurement
 from lichen.energy.sources import Choice, Load, Source, Window, choose_sources
 from lichen.errors import MeterError
 
@@ -170,7 +170,7 @@ class Meter:
             components=components,
             duration_seconds=load.duration_seconds,
             boundary=Boundary.widest(boundaries),
-            device=" + ".join(devices)[:64],
+            device=_joined(devices),
             zone=self.zone,
             intensity=self._intensity,
             notes=tuple(self._notes),
@@ -216,6 +216,15 @@ def meter_self(sources: Sequence[Source] | None = None, zone: str | None = None)
 def _part_of(component: str) -> str:
     """Return the part of the machine a component belongs to: idle power is reported with the processor's."""
     return "cpu" if component == "idle" else component
+
+
+def _joined(devices: list[str]) -> str:
+    """Name as many devices as fit, each whole: half a count would be a wrong count."""
+    text = devices[0][:NAME_LENGTH_MAX]
+    for device in devices[1:]:
+        if len(text) + len(device) + 3 <= NAME_LENGTH_MAX:
+            text = f"{text} + {device}"
+    return text
 
 
 def _boot_seconds() -> float:

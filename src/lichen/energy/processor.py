@@ -180,7 +180,11 @@ def _exact_tdp_watts(name: str) -> float | None:
 def _normalised(name: str) -> str:
     """Reduce a marketing name to what distinguishes parts."""
     text = name.lower()
-    text = re.sub(r"\((?:r|tm|c)\)|®|™|@.*$|\b\d+-core\b|\bprocessor\b|\bcpu\b|\bwith radeon.*$", " ", text)
+    text = re.sub(
+        r"\((?:r|tm|c)\)|®|™|@.*$|\b\d+-core\b|\bprocessor\b|\bcpu\b|\b\d+th gen\b|\bwith radeon.*$",
+        " ",
+        text,
+    )
     text = re.sub(r"\b(?:intel|amd)\b", " ", text)
     text = re.sub(r"(\d[a-z]?)\s+(v\d)\b", r"\1\2", text)
     return " ".join(text.split())

@@ -1,0 +1,232 @@
+"""Processors recognised from what /proc/cpuinfo says, and the ratings and load curves that follow."""
+
+from __future__ import annotations
+
+import csv
+from importlib import resources
+
+import pytest
+
+from lichen.energy.processor import LoadCurve, Processor, load_band, rated_power, recorded_curves
+
+
+def cpuinfo(
+    vendor: str,
+    family: int,
+    model: int,
+    name: str,
+    *,
+    threads: int,
+    sockets: int = 1,
+    flags: str = "fpu sse",
+) -> str:
+    blocks = [
+        f"processor\t: {thread}\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: {name}\n"
+        f"physical id\t: {thread % sockets}\ncore id\t\t: {thread // 2}\nflags\t\t: {flags}\n"
+        for thread in range(threads)
+    ]
+    return "\n".join(blocks)
+
+
+def processor(
+    vendor: str, family: int, model: int, name: str, threads: int, sockets: int = 1, flags: str = "fpu"
+) -> Processor:
+    return Processor.from_cpuinfo(
+        cpuinfo(vendor, family, model, name, threads=threads, sockets=sockets, flags=flags), threads
+    )
+
+
+ROME = processor("AuthenticAMD", 23, 49, "AMD EPYC 7742 64-Core Processor", 256, 2)
+HASWELL = processor("GenuineIntel", 6, 63, "Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz", 24, 2)
+GUEST = processor("AuthenticAMD", 25, 17, "AMD EPYC", 2, flags="fpu hypervisor lahf_lm")
+
+
+def test_cpuinfo_is_read() -> None:
+    assert (
+        Processor(
+            "AuthenticAMD",
+            23,
+            49,
+            "AMD EPYC 7742 64-Core Processor",
+            256,
+            core_count=256,
+            socket_count=2,
+            virtual=False,
+        )
+        == ROME
+    )
+    assert GUEST.virtual
+
+
+def test_labels_are_short_and_name_no_host() -> None:
+    assert ROME.label == "AMD EPYC 7742 x256"
+    assert HASWELL.label == "Intel Xeon E5-2620 v3 x24"
+    assert GUEST.label == "AMD EPYC x2 (virtual)"
+    assert Processor.from_cpuinfo("", 4).label == "unknown processor x4"
+    assert len(Processor.from_cpuinfo("model name : " + "long " * 50, 4).label) <= 64
+
+
+def test_an_arm_board_is_read() -> None:
+    text = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd0c\n"
+    arm = Processor.from_cpuinfo(text, 80, "aarch64")
+    assert (arm.vendor, arm.family, arm.model, arm.name) == ("0x41", 0, 0xD0C, "aarch64")
+    assert "Neoverse N1" in rated_power(arm).basis
+
+
+def test_an_exact_part_has_its_rated_power() -> None:
+    rated = rated_power(ROME)
+    assert rated.low_watts == pytest.approx(2 * 225 / 256)
+    assert rated.high_watts == pytest.approx(2 * 225 / 256 * 1.05)
+    assert "rated 225 W" in rated.basis
+
+
+@pytest.mark.parametrize(
+    ("name", "watts"),
+    [
+        ("Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz", 85),
+        ("Intel(R) Xeon(R) CPU E5-2699 v4 @ 2.20GHz", 145),
+        ("Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz", 150),
+        ("Intel(R) Core(TM) i5-8400 CPU @ 2.80GHz", 65),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", 125),
+        ("AMD Ryzen 9 7950X 16-Core Processor", 170),
+        ("AMD EPYC 9654 96-Core Processor", 360),
+        ("AMD Ryzen Threadripper 1950X 16-Core Processor", 180),
+        ("Intel(R) Xeon(R) Platinum 8480+", 350),
+        ("AMD Ryzen 7 5800H with Radeon Graphics", 45),
+    ],
+)
+def test_names_as_the_kernel_writes_them_find_their_rating(name: str, watts: float) -> None:
+    rated = rated_power(processor("", 0, 0, name, 1))
+    assert rated.low_watts == watts
+
+
+def test_a_guest_gets_the_range_of_its_family_even_when_the_part_is_named() -> None:
+    """The threads a guest sees are not those its part is rated for."""
+    named = processor("AuthenticAMD", 25, 17, "AMD EPYC 9654 96-Core Processor", 4, flags="hypervisor")
+    assert rated_power(named) == rated_power(GUEST)
+    assert rated_power(GUEST).low_watts < 360 / 192 < rated_power(GUEST).high_watts
+
+
+def test_bare_metal_narrows_the_family_by_its_threads() -> None:
+    unnamed = processor("AuthenticAMD", 23, 49, "AMD EPYC 9999Z", 128)
+    guest = processor("AuthenticAMD", 23, 49, "AMD EPYC 9999Z", 128, flags="hypervisor")
+    narrow, wide = rated_power(unnamed), rated_power(guest)
+    assert narrow.low_watts >= wide.low_watts
+    assert narrow.high_watts <= 280 / 128 * 1.06
+    assert narrow.relative_u95 < wide.relative_u95
+
+
+def test_an_unknown_processor_gets_the_widest_bounds_and_says_so() -> None:
+    rated = rated_power(Processor.from_cpuinfo("", 4))
+    assert rated.basis == "unknown processor"
+    for other in (ROME, HASWELL, GUEST):
+        known = rated_power(other)
+        assert rated.low_watts < known.low_watts
+        assert known.high_watts < rated.high_watts
+
+
+def test_every_family_row_is_in_order() -> None:
+    text = resources.files("lichen.energy").joinpath("data/cpu_families.csv").read_text("utf-8")
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    names = {curve.name for curve in recorded_curves()}
+    assert len(rows) > 50
+    for row in rows:
+        assert int(row["model_first"]) <= int(row["model_last"]), row
+        assert 0 < float(row["tdp_low_watts"]) <= float(row["tdp_high_watts"]), row
+        assert 0 < float(row["watts_per_thread_low"]) < float(row["watts_per_thread_high"]), row
+        assert 1 <= float(row["turbo"]) <= 2, row
+        assert row["curve"] in names | {""}, row
+    for place, row in enumerate(rows):
+        for other in rows[:place]:
+            same = (row["vendor"], row["family"]) == (other["vendor"], other["family"])
+            overlap = int(row["model_first"]) <= int(other["model_last"]) and int(
+                other["model_first"]
+            ) <= int(row["model_last"])
+            if same and overlap:  # the more special row, told by name, must come first
+                assert other["name_contains"], (row, other)
+
+
+def test_exact_parts_lie_within_their_family() -> None:
+    """Two tables from two origins agree on the parts that both know."""
+    for known in (ROME, HASWELL):
+        guest = Processor(
+            known.vendor,
+            known.family,
+            known.model,
+            known.name,
+            known.thread_count,
+            None,
+            known.socket_count,
+            virtual=True,
+        )
+        family, exact = rated_power(guest), rated_power(known)
+        assert family.low_watts <= exact.low_watts <= exact.high_watts <= family.high_watts * 1.001
+
+
+def test_recorded_curves_begin_at_idle_and_bend() -> None:
+    curves = recorded_curves()
+    assert len(curves) == 8
+    for curve in curves:
+        loads = [load for load, _ in curve.points]
+        assert loads[0] == 0
+        assert loads == sorted(loads)
+        assert 0.05 < curve.idle_share < 0.3
+        assert curve.power_watts(0) == curve.points[0][1]
+        assert curve.power_watts(2) == curve.points[-1][1]
+        middle = curve.points[5]
+        assert curve.power_watts(middle[0]) == pytest.approx(middle[1])
+
+
+def test_the_curve_of_a_small_server_is_concave() -> None:
+    """Half the load takes far more than half the power that full load adds."""
+    for curve in recorded_curves():
+        if curve.name == "EPYC 8024P":
+            assert curve.slope_share(0.1) > curve.slope_share(0.5) > curve.slope_share(1.0)
+            assert curve.power_watts(0.5) - curve.points[0][1] > 0.8 * (
+                curve.power_watts(1.0) - curve.points[0][1]
+            )
+
+
+def test_a_relative_narrows_the_band() -> None:
+    for load in (0.1, 0.5, 1.0):
+        for known, unknown in zip(
+            load_band("EPYC 8024P", (load, load)), load_band("", (load, load)), strict=True
+        ):
+            assert unknown.low <= known.low <= known.high <= unknown.high
+
+
+def test_a_hidden_load_widens_the_band() -> None:
+    _, seen = load_band("EPYC 8024P", (0.5, 0.5))
+    _, hidden = load_band("EPYC 8024P", (0.2, 1.0))
+    assert hidden.low <= seen.low <= seen.high <= hidden.high
+
+
+def test_recordings_are_inside_their_own_band() -> None:
+    for curve in recorded_curves():
+        for load, watts in curve.points[1:]:
+            idle, slope = load_band(curve.name, (load, load))
+            share = (watts - curve.points[0][1]) / curve.tdp_watts / load
+            assert slope.low <= share <= slope.high
+            assert idle.low <= curve.idle_share <= idle.high
+
+
+def test_most_recordings_are_inside_the_band_made_from_other_machines() -> None:
+    """The band for an unknown design, made without the machine that is asked about, on work that fills part of it."""
+    inside = total = 0
+    for curve in recorded_curves():
+        others = tuple(other for other in recorded_curves() if other.name != curve.name)
+        for load, watts in curve.points[1:]:
+            idle, slope = load_band("", (load, load), others)
+            truth = (watts - curve.points[0][1]) / curve.tdp_watts + load * curve.idle_share
+            low, high = load * (idle.low + slope.low), load * (idle.high + slope.high)
+            inside += low <= truth <= high
+            total += 1
+    assert total == 78
+    assert inside / total >= 0.9
+
+
+def test_a_curve_is_straight_between_points() -> None:
+    curve = LoadCurve("x", 100, ((0.0, 20.0), (0.5, 60.0), (1.0, 70.0)))
+    assert curve.power_watts(0.25) == 40
+    assert curve.slope_share(0.1) == pytest.approx(0.8)  # below the first point, that point's
+    assert curve.slope_share(1.0) == pytest.approx(0.5)
