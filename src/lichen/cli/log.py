@@ -106,8 +106,8 @@ def _facts(told: dict[str, Any]) -> tuple[str, str]:
     elif kind == "run" and not told["reusable"]:
         marks = f"not reusable: {told.get('reason')}"
     if kind == "reuse":
-        avoided = told.get("avoided")
-        saved = f", {format_energy(avoided['joules'], avoided['u95'])} not spent" if avoided else ""
+        avoided = told.get("avoided_joules")
+        saved = f", {format_energy(avoided, told.get('avoided_u95'))} not spent" if avoided else ""
         parts.append(f"answered from entry {told['of']}{saved}")
     elif kind == "member":
         parts.append(f"{told['action']} {told['subject_member']}")

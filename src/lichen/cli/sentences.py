@@ -87,9 +87,9 @@ def describe_nearest(nearest: Nearest) -> str:
 
 def _describe_change(name: str, earlier: str | None, requested: str | None) -> str:
     if requested is None:
-        return f"with {name} {earlier}"
+        return f"{name} {earlier}, which is not given here"
     if earlier is None:
-        return f"without {name} {requested}"
+        return f"{name} not given instead of {requested}"
     return f"{name} {earlier} instead of {requested}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -57,21 +57,22 @@ def _tell(invocation: Invocation, told: dict[str, Any], items_max: int | None) -
     from lichen.cli.output import Painted
 
     say = invocation.output.line
-    say(
-        Painted(f"entry {told['index']}: {told['kind']}", "bold"),
-        f" by {told['member']}, {_when(told['time_unix_ms'])}, {told['size_bytes']:,} bytes",
-    )
-    invocation.output.pairs([*_facts(told), *_standing(told)])
-    if told["kind"] == "run":
-        if told.get("manifest") is None:
-            say(f"the manifest is not at hand: {told.get('manifest_problem')}")
-        else:
-            _tell_manifest(invocation, told["manifest"], items_max)
-            _tell_output(invocation, told.get("detail") or {})
-    receipt = "verifiable offline: lichen show {} --receipt > FILE" if told["receipt"] else "not yet: {}"
+    head = f" by {told['member']}, {_when(told['time_unix_ms'])}, {told['size_bytes']:,} bytes"
+    say(Painted(f"entry {told['index']}: {told['kind']}", "bold"), head)
+    detail = told.get("detail") or {}
     invocation.output.pairs(
-        [("receipt", receipt.format(told["index"] if told["receipt"] else told.get("receipt_problem")))]
+        [*_facts(told), *_standing(told), *_manifest(told, items_max), *_reasons(detail), *_receipt(told)]
     )
+    lines = str(detail.get("stdout", "")).splitlines()
+    if lines:
+        shown = (
+            f", in its last {_OUTPUT_LINES_MAX} of {len(lines):,} lines"
+            if len(lines) > _OUTPUT_LINES_MAX
+            else ""
+        )
+        say(f"it printed{shown}:")
+        for line in lines[-_OUTPUT_LINES_MAX:]:
+            say(f"  {line}")
 
 
 def _when(time_unix_ms: int | None) -> str:
@@ -123,10 +124,10 @@ def _facts(told: dict[str, Any]) -> _Pairs:
     ):
         if said.get(name) is not None and not (told["kind"] == "run" and name == "reason"):
             yield name.replace("_", " "), str(said[name])
-    if said.get("avoided"):
+    if said.get("avoided_joules"):
         from lichen.units import format_energy
 
-        yield "not spent", format_energy(said["avoided"]["joules"], said["avoided"]["u95"])
+        yield "not spent", format_energy(said["avoided_joules"], said.get("avoided_u95"))
 
 
 def _energy(energy: dict[str, Any]) -> _Pairs:
@@ -163,27 +164,35 @@ def _standing(told: dict[str, Any]) -> _Pairs:
         yield "reused", f"{len(told['reused'])} times, by {takers}"
 
 
-def _tell_manifest(invocation: Invocation, manifest: dict[str, Any], items_max: int | None) -> None:
-    invocation.output.pairs([("command", " ".join(manifest["command"])), ("in", manifest["cwd"])])
-    sections: tuple[tuple[str, Callable[[], list[str]]], ...] = (
-        ("parameters", lambda: [f"{name} {value}" for name, value in manifest["parameters"].items()]),
-        ("seeds", lambda: [f"{name} {value}" for name, value in manifest["seeds"].items()]),
-        ("code", lambda: list(manifest["code"])),
-        ("data", lambda: list(manifest["data"])),
-        ("listings", lambda: list(manifest["listings"])),
-        ("variables", lambda: [f"{name}={'(unset)' if value is None else value}" for name, value in manifest["variables"].items() if value is not None]),
-        ("environment", lambda: [f"{name} {value}" for name, value in manifest["environment"].items()]),
-        ("distributions", lambda: [f"{name} {version}" for name, version in manifest["distributions"].items()]),
+def _manifest(told: dict[str, Any], items_max: int | None) -> _Pairs:
+    """Yield what the run depended on and made."""
+    if told["kind"] != "run":
+        return
+    manifest = told.get("manifest")
+    if manifest is None:
+        yield "manifest", f"not at hand: {told.get('manifest_problem')}"
+        return
+    yield "command", " ".join(manifest["command"])
+    yield "in", manifest["cwd"]
+    set_variables = {name: value for name, value in manifest["variables"].items() if value is not None}
+    sections: tuple[tuple[str, dict[str, str], str], ...] = (
+        ("parameters", manifest["parameters"], " "), ("seeds", manifest["seeds"], " "), ("code", manifest["code"], ""),
+        ("data", manifest["data"], ""), ("listings", manifest["listings"], ""), ("variables", set_variables, "="),
+        ("environment", manifest["environment"], " "), ("distributions", manifest["distributions"], " "),
     )  # fmt: skip
-    for title, items in sections:
-        listed = items()
-        if listed:
-            invocation.output.pairs([(title, _some(listed, items_max))])
+    for title, items, joint in sections:
+        if items:
+            yield (
+                title,
+                _some(
+                    [f"{name}{joint}{value}" if joint else name for name, value in items.items()], items_max
+                ),
+            )
     outputs = manifest["outputs"]
     for output in outputs[:items_max]:
-        invocation.output.pairs([("output", f"{output['name']}  {output['cid']}  {output['size']:,} bytes")])
+        yield "output", f"{output['name']}  {output['cid']}  {output['size']:,} bytes"
     if items_max is not None and len(outputs) > items_max:
-        invocation.output.pairs([("output", f"… and {len(outputs) - items_max} more")])
+        yield "output", f"… and {len(outputs) - items_max} more"
 
 
 def _some(items: list[str], items_max: int | None) -> str:
@@ -191,17 +200,14 @@ def _some(items: list[str], items_max: int | None) -> str:
     return ", ".join(shown) + (f" … and {len(items) - len(shown)} more" if len(items) > len(shown) else "")
 
 
-def _tell_output(invocation: Invocation, detail: dict[str, Any]) -> None:
+def _reasons(detail: dict[str, Any]) -> _Pairs:
+    """Yield why the run is not reusable, in words."""
     for reason in detail.get("reasons", ()):
-        invocation.output.pairs([("not reusable", f"{reason['code']}: {reason['text']}")])
-    lines = str(detail.get("stdout", "")).splitlines()
-    if not lines:
-        return
-    left_out = len(lines) - _OUTPUT_LINES_MAX
-    invocation.output.line(
-        "it printed:"
-        if left_out <= 0
-        else f"it printed, in its last {_OUTPUT_LINES_MAX} of {len(lines):,} lines:"
-    )
-    for line in lines[-_OUTPUT_LINES_MAX:]:
-        invocation.output.line(f"  {line}")
+        yield "not reusable", f"{reason['code']}: {reason['text']}"
+
+
+def _receipt(told: dict[str, Any]) -> _Pairs:
+    if told["receipt"]:
+        yield "receipt", f"verifiable offline: lichen show {told['index']} --receipt > FILE"
+    else:
+        yield "receipt", f"none yet: {told.get('receipt_problem')}"

@@ -35,7 +35,7 @@ __all__ = ["verify_command"]
 @pass_invocation
 def verify_command(
     invocation: Invocation, /, receipt: str | None, *, log_key: str | None, ledger: str | None
-) -> None:
+) -> int:
     """Verify a receipt, or the whole ledger.
 
     RECEIPT is a file that `lichen show --receipt` wrote. It is checked offline: signature, place in the log, and the log's signed

@@ -108,8 +108,8 @@ def summary(workspace: Workspace, index: int) -> dict[str, Any]:
     else:
         told |= {
             key: said[key]
-            for key in ("action", "subject_member", "of", "against", "level", "avoided", "error", "severity", "reason",
-                        "metrics", "block_height", "tree_size", "name", "access")
+            for key in ("action", "subject_member", "of", "against", "level", "avoided_joules", "avoided_u95", "credit",
+                        "error", "severity", "reason", "metrics", "block_height", "tree_size", "name", "access")
             if key in said
         }  # fmt: skip
     return told

@@ -95,8 +95,8 @@ def test_an_earlier_run() -> None:
     ("changed", "same_data", "same_code", "text"),
     [
         ({"max_depth": ("6", "4")}, True, True, "same data and code, max_depth 6 instead of 4"),
-        ({"fast": ("true", None)}, True, False, "same data, other code, with fast true"),
-        ({"fast": (None, "true")}, False, True, "same code, other data, without fast true"),
+        ({"fast": ("true", None)}, True, False, "same data, other code, fast true, which is not given here"),
+        ({"fast": (None, "true")}, False, True, "same code, other data, fast not given instead of true"),
         ({}, False, False, "other data and code"),
         (dict.fromkeys("abcdef", ("1", "2")), True, True, "same data and code, a 1 instead of 2, b 1 instead of 2, "
          "c 1 instead of 2, d 1 instead of 2, 2 more parameters differ"),
