@@ -8,8 +8,9 @@ Rules upheld:
   signatures under such a key hold for messages nobody signed.
 * A secret key never shows in ``repr``, in errors or in logs.
 
-Verification compares encodings and does not multiply by the cofactor (what OpenSSL does), so for any key accepted
-here, whether a signature holds does not depend on how it is checked in bulk.
+Verification does not multiply by the cofactor and compares the first half of the signature as bytes, as OpenSSL does.
+A member who makes a key with a component of small order on purpose can make signatures that programs with the other
+equation judge otherwise, so the equation is part of the ledger's format.
 
 Source: RFC 8032, sections 5.1.3 and 5.1.7; did:key method specification (multicodec 0xed, base58btc).
 """
