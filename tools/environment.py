@@ -187,6 +187,8 @@ def install(extras: set[str]) -> None:
             "\n".join(last) + f"\npip failed (exit status {pip.returncode}); all it said is in {PIP_LOG}.\n"
             "Is a package registry in reach? Try again; what was downloaded is kept."
         )
+    # pip compiles what it copies, but an editable project stays where it is: without this each start could compile anew.
+    subprocess.run([environment_python(), "-m", "compileall", "-q", ROOT / "src"], check=False)
     stamp = {"key": installation_key(), "extras": sorted(extras)}
     unfinished = STAMP.with_suffix(".tmp")
     unfinished.write_text(json.dumps(stamp) + "\n", encoding="utf-8")

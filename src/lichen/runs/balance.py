@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichen.encoding.statement import Statement
 from lichen.units import joules_from_kilowatt_hours
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Balance:
         runs_joules: What all recorded runs cost, for comparison.
         run_count: How many they are.
         failed_joules: Of those, the joules of failed and interrupted runs.
+        shared_relative_u95: Relative error that both sides have in common, because one load model on one machine gave both; 0
+            when avoided and spent joules were measured in different ways or on different devices.
     """
 
     avoided_joules: float
@@ -73,6 +76,7 @@ class Balance:
     runs_joules: float
     run_count: int
     failed_joules: float
+    shared_relative_u95: float = 0.0
     counterfactual: str = field(default=COUNTERFACTUAL)
 
     @property
@@ -82,8 +86,16 @@ class Balance:
 
     @property
     def net_u95(self) -> float:
-        """Absolute uncertainty of the net, joules: both sides come from the same model, so the wider bound is the sum."""
-        return self.avoided_u95 + self.spent_u95
+        """Absolute uncertainty of the net, joules.
+
+        An error that both sides share scales the net as a whole; what is not shared adds up.
+        """
+        own = (
+            self.avoided_u95
+            + self.spent_u95
+            - self.shared_relative_u95 * (self.avoided_joules + self.spent_joules)
+        )
+        return abs(self.net_joules) * self.shared_relative_u95 + max(0.0, own)
 
     @property
     def verdict(self) -> str:
@@ -192,6 +204,7 @@ def balance(workspace: Workspace) -> Balance:
         cost = joules_of_own_seconds(seconds, peak)
         by_command[command] = cost.energy_joules
         spent_u95 += cost.energy_joules * cost.relative_u95
+    shared = _shared_relative_u95(workspace, avoided, avoided_u95, math.fsum(by_command.values()), spent_u95)
     storage, storage_u95 = _storage_joules(workspace)
     by_command["storage"] = storage
     return Balance(
@@ -205,7 +218,30 @@ def balance(workspace: Workspace) -> Balance:
         runs_joules=float(runs[1]),
         run_count=int(runs[0]),
         failed_joules=float(runs[2]),
+        shared_relative_u95=shared,
     )
+
+
+def _shared_relative_u95(
+    workspace: Workspace, avoided: float, avoided_u95: float, spent: float, spent_u95: float
+) -> float:
+    """Return the relative error that both sides share: rated power and load curve of one processor in one model."""
+    from lichen.energy.load_model import LoadModelSource
+
+    methods = workspace.ledger.connection.execute(
+        "SELECT DISTINCT method FROM view_run JOIN view_reuse ON view_reuse.target = view_run.idx WHERE avoided_joules > 0"
+    ).fetchall()
+    row = workspace.ledger.connection.execute(
+        "SELECT MAX(target) FROM view_reuse WHERE avoided_joules > 0"
+    ).fetchone()
+    if [method for (method,) in methods] != ["model"] or not avoided or not spent or row[0] is None:
+        return 0.0
+    device = (
+        Statement.from_bytes(workspace.ledger.entry(int(row[0])).payload).predicate["energy"].get("device")
+    )
+    if device != LoadModelSource.detect().device:
+        return 0.0
+    return min(avoided_u95 / avoided, spent_u95 / spent)
 
 
 def _storage_joules(workspace: Workspace) -> tuple[float, float]:

@@ -325,9 +325,21 @@ def nearest_runs(
             for name in names
             if candidate.parameters.get(name) != wanted.get(name) and name not in command.seeds
         }
-        ranked.append((len(changed), -candidate.index, run, changed))
-    ranked.sort(key=lambda item: item[:2])
-    return [_compare(workspace, surroundings, run, changed) for _, _, run, changed in ranked[:limit]]
+        ranked.append((len(changed), _distance(changed), -candidate.index, run, changed))
+    ranked.sort(key=lambda item: item[:3])
+    return [_compare(workspace, surroundings, run, changed) for *_, run, changed in ranked[:limit]]
+
+
+def _distance(changed: Mapping[str, tuple[str | None, str | None]]) -> float:
+    """Return how far apart parameters are: numbers by their relative difference, anything else by 1."""
+    total = 0.0
+    for before, now in changed.values():
+        try:
+            one, other = float(before or ""), float(now or "")
+            total += abs(one - other) / max(abs(one), abs(other), 1e-12)
+        except ValueError:
+            total += 1.0
+    return total
 
 
 def _compare(

@@ -17,20 +17,18 @@ from lichen.contracts.registry import exact_fingerprint
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import LichenError, StorageError
-from lichen.runs.config import lichen_home
 from lichen.runs.lookup import runs_by
 from lichen.runs.observe import Observation, data_digests
 from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
 from lichen.runs.spool import Spool, SpooledOutput
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from lichen.runs.manifest import Manifest
     from lichen.runs.request import Narrator, RunRequest, RunResult
     from lichen.runs.workspace import Workspace
 
-__all__ = ["fallback_spool", "write_down"]
+__all__ = ["write_down"]
 
 
 def write_down(
@@ -98,11 +96,6 @@ def write_down(
         _dispute_if_different(workspace, appended.index, parts, manifest, narrator)
 
 
-def fallback_spool(workspace: Workspace) -> Path:
-    """Return where records wait when the ledger's own directory cannot be written."""
-    return lichen_home() / "spool" / workspace.ledger.id[:16]
-
-
 def _put_or_keep(workspace: Workspace, data: bytes, kept: list[SpooledOutput]) -> tuple[str, bytes]:
     """Store private bytes; when the store fails, keep them in the fallback spool and say where."""
     try:
@@ -110,7 +103,7 @@ def _put_or_keep(workspace: Workspace, data: bytes, kept: list[SpooledOutput]) -
     except (StorageError, OSError):
         sealed = workspace.seal_private(data)
         names = hash_bytes(sealed)
-        directory = fallback_spool(workspace) / "artefacts"
+        directory = workspace.fallback_spool / "artefacts"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = directory / str(names.cid)
         path.write_bytes(sealed)
@@ -122,7 +115,7 @@ def _spool(
     workspace: Workspace, said: Statement, kept: list[SpooledOutput], error: LichenError, narrator: Narrator
 ) -> str | None:
     try:
-        place = Spool(workspace.directory / "spool", fallback_spool(workspace)).add(
+        place = Spool(workspace.directory / "spool", workspace.fallback_spool).add(
             said.to_bytes(), outputs=kept, reason=error.message
         )
     except (LichenError, OSError) as second:

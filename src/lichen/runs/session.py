@@ -16,11 +16,9 @@ from lichen.runs.hit import absolute_paths, take_hit
 from lichen.runs.interpreter import probe_interpreter
 from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
 from lichen.runs.manifest import command_key
-from lichen.runs.recording import fallback_spool
 from lichen.runs.request import Estimate, RunResult
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
-from lichen.runs.train import train
 
 if TYPE_CHECKING:
     from lichen.runs.lookup import Nearest
@@ -180,6 +178,7 @@ def _run_alone(
 ) -> RunResult:
     """Run under the lease for this request, so that equal work at the same time is done once."""
     from lichen.runs.lease import Lease
+    from lichen.runs.train import train
 
     descriptor = stdin.fileno() if stdin is not None else None
     if request.rerun or request.repeat > 1:
@@ -273,7 +272,7 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     """
     directory = workspace.directory / "spool"
     places = [
-        place for place in (directory, fallback_spool(workspace)) if place.is_dir() and any(place.iterdir())
+        place for place in (directory, workspace.fallback_spool) if place.is_dir() and any(place.iterdir())
     ]
     if workspace.read_only or not places:
         return 0
@@ -289,7 +288,7 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
             path.unlink()
 
     try:
-        return Spool(directory, fallback_spool(workspace)).flush(
+        return Spool(directory, workspace.fallback_spool).flush(
             append, store=store, on_problem=narrator.warning
         )
     except LichenError as error:

@@ -195,6 +195,11 @@ class Workspace:
         return DirectoryStore(self.directory / "store")
 
     @property
+    def fallback_spool(self) -> Path:
+        """Where records wait when the ledger directory itself cannot be written."""
+        return lichen_home() / "spool" / self.ledger.id[:16]
+
+    @property
     def cache_directory(self) -> Path:
         """Where rebuildable files lie."""
         return self.directory / "cache"
