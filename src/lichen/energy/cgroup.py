@@ -14,7 +14,6 @@ Source: Linux Documentation/admin-guide/cgroup-v2.rst, "Delegation"; systemd CGR
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Final, Self
@@ -44,7 +43,7 @@ class ControlGroup:
         if parent is None:
             return None
         _sweep(parent)
-        directory = parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        directory = parent / f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
         try:
             directory.mkdir()
         except OSError:

@@ -12,14 +12,12 @@ Source: Ember, Yearly Electricity Data (CC BY 4.0), values for 2024.
 
 from __future__ import annotations
 
-import csv
-import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Final, Self
 
+from lichen.energy.tables import read_table
 from lichen.errors import EncodingError, MeterError, NotFoundError
 
 __all__ = ["WORLD", "Intensity", "lookup", "zones"]
@@ -158,6 +156,8 @@ def lookup(zone: str | None) -> Intensity:
     name = zone.strip().upper()
     found = table.get(name)
     if found is None:
+        import difflib
+
         named = {row.lower(): code for code, row in _names().items()}
         near = difflib.get_close_matches(name, table, n=4, cutoff=0.5)
         near += [named[text] for text in difflib.get_close_matches(zone.lower(), named, n=3, cutoff=0.6)]
@@ -177,15 +177,8 @@ def zones() -> Mapping[str, str]:
 
 
 @functools.cache
-def _rows() -> tuple[dict[str, str], ...]:
-    text = resources.files("lichen.energy").joinpath("data/grid_yearly.csv").read_text("utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return tuple(csv.DictReader(lines))
-
-
-@functools.cache
 def _names() -> dict[str, str]:
-    return {row["zone"]: row["name"] for row in _rows()}
+    return {row["zone"]: row["name"] for row in read_table("grid_yearly.csv")}
 
 
 @functools.cache
@@ -200,5 +193,5 @@ def _table() -> dict[str, Intensity]:
             source=f"{row['source']}, {row['licence']}",
             signal=row["signal"],
         )
-        for row in _rows()
+        for row in read_table("grid_yearly.csv")
     }

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final, Self
 
 from lichen.energy import process_table
@@ -28,6 +29,15 @@ from lichen.errors import MeterError
 __all__ = ["Meter", "meter_self"]
 
 SUSPENSION_SECONDS: Final = 1.0  # difference of the two clocks that counts as sleep and not as rounding
+
+
+class _Itself(Enum):
+    """The work was done by the process that metered it."""
+
+    ITSELF = "itself"
+
+
+ITSELF: Final = _Itself.ITSELF
 
 
 class Meter:
@@ -110,20 +120,27 @@ class Meter:
                     window.poll()
                     self._next_polls[place] = now + (source.poll_seconds or math.inf)
 
-    def stop(self, usage: TreeUsage | None = None) -> Measurement:
+    def stop(self, usage: TreeUsage | _Itself | None = ITSELF) -> Measurement:
         """Close the window and return what the work cost.
 
         Args:
-            usage: Account of the process tree that did the work; None stands for this process itself.
+            usage: Account of the process tree that did the work. Left out, the work was this process itself. None
+                stands for an account that failed, and is an error: the energy of somebody else's work is not known.
 
         Raises:
-            MeterError: The meter is not running, or no source delivered anything.
+            MeterError: The meter is not running, there is no account, or no source delivered anything.
         """
         if not self._windows or self._self_account is None:
             raise MeterError("this meter is not running", remedy="Call start() first.")
         if self._poller is not None:
             self._poller.stop()
             self._poller = None
+        windows, own_account = self._windows, self._self_account
+        self._windows, self._self_account = [], None
+        if usage is None:
+            raise MeterError(
+                "the processes of the work could not be accounted for, so its energy is not known"
+            )
         duration = time.monotonic() - self._monotonic_start
         asleep = _boot_seconds() - self._boot_start - duration
         if asleep > SUSPENSION_SECONDS:
@@ -131,14 +148,13 @@ class Meter:
         busy = process_table.read_busy_seconds()
         load = Load(
             duration_seconds=duration,
-            usage=usage if usage is not None else self._self_account.finish(),
+            usage=own_account.finish() if isinstance(usage, _Itself) else usage,
             machine_busy_seconds=None
             if busy is None or self._busy_start is None
             else max(0.0, busy - self._busy_start),
             logical_cpu_count=self._cpu_count,
             memory_bytes=self._memory_bytes,
         )
-        windows, self._windows, self._self_account = self._windows, [], None
         return self._assemble(windows, load)
 
     def _assemble(self, windows: list[tuple[Source, Window]], load: Load) -> Measurement:

@@ -12,16 +12,15 @@ Source: makers' data sheets (``data/cpu_families.csv``); counter recordings (``d
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import platform
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final, Self
+
+from lichen.energy.tables import read_table
 
 __all__ = ["Band", "LoadCurve", "Processor", "RatedPower", "load_band", "rated_power", "recorded_curves"]
 
@@ -144,10 +143,10 @@ def rated_power(processor: Processor) -> RatedPower:
     An exact part name gives its rated power; a known family gives the range of its parts, narrowed on bare metal by the
     thread count; anything else gives the range of all processors.
     """
-    family = next((row for row in _families() if _matches(row, processor)), None)
+    family = next((row for row in read_table("cpu_families.csv") if _matches(row, processor)), None)
     curve = family["curve"] if family else ""
-    tdp = _exact_tdp_watts(processor.name)
-    if tdp is not None and not processor.virtual:
+    tdp = None if processor.virtual else _tdp_by_name().get(_normalised(processor.name))
+    if tdp is not None:
         watts = tdp * processor.socket_count / processor.thread_count
         turbo = float(family["turbo"]) if family else UNKNOWN_TURBO
         return RatedPower(watts, watts * turbo, f"rated {tdp:g} W per package", curve)
@@ -171,10 +170,6 @@ def _matches(row: dict[str, str], processor: Processor) -> bool:
         and int(row["model_first"]) <= processor.model <= int(row["model_last"])
         and row["name_contains"] in processor.name
     )
-
-
-def _exact_tdp_watts(name: str) -> float | None:
-    return _tdp_by_name().get(_normalised(name))
 
 
 def _normalised(name: str) -> str:
@@ -272,22 +267,12 @@ def load_band(
 def recorded_curves() -> tuple[LoadCurve, ...]:
     """Return the shipped recordings; two per machine, for load spread over all cores and packed on some."""
     grouped: dict[tuple[str, str], tuple[float, list[tuple[float, float]]]] = {}
-    for row in _rows("load_curves.csv"):
+    for row in read_table("load_curves.csv"):
         _, points = grouped.setdefault((row["curve"], row["spread"]), (float(row["tdp_watts"]), []))
         points.append((float(row["load"]), float(row["power_watts"])))
     return tuple(LoadCurve(name, tdp, tuple(sorted(points))) for (name, _), (tdp, points) in grouped.items())
 
 
 @functools.cache
-def _families() -> tuple[dict[str, str], ...]:
-    return tuple(_rows("cpu_families.csv"))
-
-
-@functools.cache
 def _tdp_by_name() -> dict[str, float]:
-    return {row["name"]: float(row["tdp_watts"]) for row in _rows("cpu_tdp.csv")}
-
-
-def _rows(file_name: str) -> Iterator[dict[str, str]]:
-    text = resources.files("lichen.energy").joinpath(f"data/{file_name}").read_text("utf-8")
-    return csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {row["name"]: float(row["tdp_watts"]) for row in read_table("cpu_tdp.csv")}

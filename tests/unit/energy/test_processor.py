@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-from importlib import resources
-
 import pytest
 
 from lichen.energy.processor import LoadCurve, Processor, load_band, rated_power, recorded_curves
+from lichen.energy.tables import read_table
 
 
 def cpuinfo(
@@ -126,8 +124,7 @@ def test_an_unknown_processor_gets_the_widest_bounds_and_says_so() -> None:
 
 
 def test_every_family_row_is_in_order() -> None:
-    text = resources.files("lichen.energy").joinpath("data/cpu_families.csv").read_text("utf-8")
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    rows = read_table("cpu_families.csv")
     names = {curve.name for curve in recorded_curves()}
     assert len(rows) > 50
     for row in rows:

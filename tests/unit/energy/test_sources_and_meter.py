@@ -122,6 +122,15 @@ def test_a_meter_is_started_once_and_stopped_once() -> None:
     meter.start().stop(USAGE)
 
 
+def test_an_account_that_failed_is_not_replaced_by_another() -> None:
+    """Lichen's own processor time is not that of the command it watched."""
+    meter = Meter([PlayedSource(counter(cpu=1.0))]).start()
+    with pytest.raises(MeterError, match="not known"):
+        meter.stop(None)
+    with pytest.raises(MeterError, match="not running"):
+        meter.stop()
+
+
 def test_no_source_is_an_error() -> None:
     with pytest.raises(MeterError, match="no source"):
         Meter([])
