@@ -50,7 +50,9 @@ def main() -> None:
         _ = workspace.index
         for _ in range(1_000):
             number = rng.randrange(arguments.runs)
-            fingerprint = exact_fingerprint({name: b64u(digest(name, number)) for name in ("command", "code", "data", "rest", "seed")})
+            fingerprint = exact_fingerprint(
+                {name: b64u(digest(name, number)) for name in ("command", "code", "data", "rest")}
+            )
             started = time.perf_counter()
             found = find(workspace, Query(fingerprint=fingerprint.hex(), kind="run"))
             by_fingerprint.append(time.perf_counter() - started)
@@ -65,10 +67,15 @@ def main() -> None:
             found = find(workspace, Query(data=sample, metric=bound, order="energy", kind="run"))
             usual.append(time.perf_counter() - started)
             assert len(found) == 20
-            assert all(one.energy_joules <= other.energy_joules for one, other in zip(found, found[1:], strict=False))  # type: ignore[operator]
+            assert all(
+                one.energy_joules <= other.energy_joules for one, other in zip(found, found[1:], strict=False)
+            )  # type: ignore[operator]
             if place < 20:
                 started = time.perf_counter()
-                found = find(workspace, Query(data=sample, metric=MetricBound("accuracy", ">=", 2.0), order="energy", kind="run"))
+                found = find(
+                    workspace,
+                    Query(data=sample, metric=MetricBound("accuracy", ">=", 2.0), order="energy", kind="run"),
+                )
                 worst.append(time.perf_counter() - started)
                 assert not found
     size = (directory / ".lichen" / "ledger.sqlite").stat().st_size

@@ -40,12 +40,18 @@ def machine() -> dict[str, Any]:
 def commit() -> str:
     """Return the commit, with a plus sign when the tree differs from it."""
     root = Path(__file__).parent.parent
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=False)
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=False
+    )
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def write_result(name: str, figures: dict[str, Any], *, bars: dict[str, str], notes: Sequence[str] = ()) -> None:
+def write_result(
+    name: str, figures: dict[str, Any], *, bars: dict[str, str], notes: Sequence[str] = ()
+) -> None:
     """Write ``results/NAME.json`` and print it.
 
     Args:
@@ -75,7 +81,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = statistics.median) -> dict[str, float]:
+def interval(
+    values: Sequence[float], statistic: Callable[[Sequence[float]], float] = statistics.median
+) -> dict[str, float]:
     """Return a statistic with its 95 % bootstrap interval."""
     rng = random.Random(1)
     draws = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(2_000))
@@ -93,7 +101,14 @@ def children_cpu_seconds(command: Sequence[str], **options: Any) -> tuple[float,
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, **options)
+    subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall

@@ -29,7 +29,12 @@ def main() -> None:
         ours.append(seconds(lichen))
     write_result(
         "help_start",
-        {"help_seconds": interval(ours), "python_pass_seconds": interval(theirs), "ratio": paired_ratio(ours, theirs), "pairs": PAIRS},
+        {
+            "help_seconds": interval(ours),
+            "python_pass_seconds": interval(theirs),
+            "ratio": paired_ratio(ours, theirs),
+            "pairs": PAIRS,
+        },
         bars={"ratio": "< 5"},
     )
 

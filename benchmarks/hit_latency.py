@@ -44,7 +44,9 @@ def main() -> None:
         for _ in range(arguments.hits):
             (root / "model.bin").unlink()
             started = time.perf_counter()
-            subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                command, cwd=root, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             walls.append(time.perf_counter() - started)
             assert json.loads((root / "report.json").read_text())["status"] == "hit"
             assert (root / "model.bin").stat().st_size == size

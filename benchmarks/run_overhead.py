@@ -48,10 +48,19 @@ def make_project(root: Path, environment: dict[str, str], files: int) -> None:
         directory = root / "files" / f"{number // 1000:03d}"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"{number}.txt").write_text(str(number))
-    subprocess.run([LICHEN, "init", "--member", "bench"], cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [LICHEN, "init", "--member", "bench"],
+        cwd=root,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
-def pairs(root: Path, environment: dict[str, str], script: list[str], count: int, outputs: list[str]) -> dict[str, object]:
+def pairs(
+    root: Path, environment: dict[str, str], script: list[str], count: int, outputs: list[str]
+) -> dict[str, object]:
     plain, recorded, own = [], [], []
     for _ in range(count):
         for output in outputs:
@@ -88,15 +97,22 @@ def main() -> None:
     environment.pop("LICHEN_LEDGER", None)
     make_project(root, environment, arguments.files)
     figures = {
-        "cpu_bound": pairs(root, environment, ["spin.py", str(arguments.blocks)], arguments.pairs, ["out.bin"]),
-        "opens": {"files": arguments.files, **pairs(root, environment, ["opens.py"], arguments.pairs, ["out.txt"])},
+        "cpu_bound": pairs(
+            root, environment, ["spin.py", str(arguments.blocks)], arguments.pairs, ["out.bin"]
+        ),
+        "opens": {
+            "files": arguments.files,
+            **pairs(root, environment, ["opens.py"], arguments.pairs, ["out.txt"]),
+        },
     }
     shutil.rmtree(root.parent)
     write_result(
         "run_overhead",
         figures,
         bars={"cpu_bound.added_cpu_seconds": "< 1 % of plain + 0.4 s", "opens.added_cpu_seconds": "< 1 s"},
-        notes=["The project is watched by every tracing means this machine offers; see reusable and reasons."],
+        notes=[
+            "The project is watched by every tracing means this machine offers; see reusable and reasons."
+        ],
     )
 
 

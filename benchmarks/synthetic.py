@@ -39,17 +39,15 @@ def run_predicate(rng: random.Random, number: int) -> dict[str, object]:
     return {
         "status": "trained",
         "reusable": True,
-        "parts": {name: b64u(digest(name, number)) for name in ("command", "code", "data", "rest", "seed")},
-        "family": b64u(digest("family", number % 200)),
+        "parts": {name: b64u(digest(name, number)) for name in ("command", "code", "data", "rest")},
+        "family": b64u(digest("family", number % 200)[:16]),
         "data": [b64u(item) for item in data],
-        "data_count": 2,
         "metrics": {name: round(rng.random(), 4) for name in METRICS},
         "energy": {
             "joules": joules, "u95": 0.45, "method": "model", "boundary": "process", "seconds": round(joules / 40, 3),
             "device": "AMD EPYC 9R14 x2", "parts": {"cpu": [round(joules - idle, 3), 0.45], "idle": [idle, 0.45]},
         },
         "manifest": "bafkrei" + hashlib.sha256(str(number).encode()).hexdigest().translate(str.maketrans("0189", "abcd"))[:52],
-        "exit_status": 0,
     }  # fmt: skip
 
 
@@ -60,11 +58,18 @@ def entries(ledger: Ledger, key: SigningKey, member: str, count: int, seed: int)
     now = time.time_ns() // 1_000_000
     for number in range(count):
         common = {"ledger": ledger_id, "member": member, "nonce": b64u(os.urandom(12)), "time_unix_ms": now}
-        subjects = (Subject("output/0", digest("model", number)), Subject("output/1", digest("summary", number)))
-        yield Entry.signed(Statement("run", subjects, {**run_predicate(rng, number), **common}).to_bytes(), key)
+        subjects = (
+            Subject("output/0", digest("model", number)),
+            Subject("output/1", digest("summary", number)),
+        )
+        yield Entry.signed(
+            Statement("run", subjects, {**run_predicate(rng, number), **common}).to_bytes(), key
+        )
 
 
-def make_ledger(directory: Path, count: int, *, access: str = "public", batch: int = 2_000, seed: int = 1) -> None:
+def make_ledger(
+    directory: Path, count: int, *, access: str = "public", batch: int = 2_000, seed: int = 1
+) -> None:
     """Make a ledger of ``count`` runs in ``directory/.lichen``; LICHEN_HOME must be set."""
     user = UserConfig.read()
     ledger_directory = directory / ".lichen"
@@ -73,7 +78,10 @@ def make_ledger(directory: Path, count: int, *, access: str = "public", batch: i
     from lichen.crypto.key_file import read_key
 
     with Ledger.open(
-        ledger_directory, default_contracts(), default_views(), log_key=read_key(ledger_directory / LOG_KEY_FILE)
+        ledger_directory,
+        default_contracts(),
+        default_views(),
+        log_key=read_key(ledger_directory / LOG_KEY_FILE),
     ) as ledger:
         pending: list[Entry] = []
         for entry in entries(ledger, identity.key, identity.member, count, seed):

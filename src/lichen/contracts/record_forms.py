@@ -21,6 +21,7 @@ from lichen.contracts.schema import (
     a_map_of,
     a_match_of,
     a_number,
+    a_short_digest,
     a_text,
     an_integer,
     one_of,
@@ -75,7 +76,10 @@ ENERGY: Final = Schema(
 )
 """A measurement as `lichen.energy.measurement.Measurement.to_record` writes it."""
 
-_PARTS: Final = Schema(required=dict.fromkeys(PART_NAMES, a_digest), optional={})
+_PARTS: Final = Schema(
+    required={name: a_digest for name in PART_NAMES if name != "seed"}, optional={"seed": a_digest}
+)
+"""A run without anything marked as a seed has no such part, which keeps the usual entry short."""
 
 _RUN: Final = Schema(
     required={
@@ -83,15 +87,15 @@ _RUN: Final = Schema(
         "status": one_of("trained", "missed", "failed", "interrupted"),
         "reusable": a_flag,
         "parts": _PARTS,
-        "family": a_digest,
+        "family": a_short_digest,
         "data": _data_digests,
-        "data_count": an_integer(0, 1_000_000_000),
         "metrics": _metrics,
         "energy": ENERGY,
         "manifest": _cid,
-        "exit_status": an_integer(-255, 255),
     },
     optional={
+        "data_count": an_integer(0, 1_000_000_000),  # absent: as many as data lists
+        "exit_status": an_integer(-255, 255),  # absent: 0
         "reason": a_match_of(r"[a-z][a-z0-9-]{0,63}", "a short code such as inputs-changed"),
         "target": _metrics,
         "parent": a_text(64),

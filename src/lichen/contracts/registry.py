@@ -206,8 +206,9 @@ def _check_run(record: Record, state: StateReader) -> None:
         _reject("schema", f"a run that {status} is not reusable")
     if reusable == ("reason" in predicate):
         _reject("schema", "a run has a reason exactly when it is not reusable")
-    if predicate["data_count"] < len(predicate["data"]):
-        _reject("schema", f"data_count says {predicate['data_count']}, data lists {len(predicate['data'])}")
+    listed = len(predicate["data"])
+    if predicate.get("data_count", listed) < listed:
+        _reject("schema", f"data_count says {predicate['data_count']}, data lists {listed}")
 
 
 def _check_artefact(record: Record, state: StateReader) -> None:

@@ -133,7 +133,7 @@ class Manifest:
         }  # fmt: skip
 
     def parts(self, group_key: bytes | None) -> dict[str, str]:
-        """Compute the five parts of the fingerprint.
+        """Compute the parts of the fingerprint: five, or four when nothing is a seed.
 
         Args:
             group_key: HMAC key of a private ledger; None in a public one.
@@ -144,6 +144,7 @@ class Manifest:
         return {
             part: b64u(keyed_digest(group_key, f"lichen part {part} v1", canonical_json(self.section(part))))
             for part in ("command", "code", "data", "rest", "seed")
+            if part != "seed" or self.seeds
         }
 
     def shape(self) -> bytes:
@@ -228,5 +229,5 @@ def command_key(command: tuple[str, ...], cwd: str, group_key: bytes | None) -> 
 
 
 def family_key(family: tuple[str, ...], group_key: bytes | None) -> bytes:
-    """Return the key of all requests for one script, 32 bytes."""
-    return keyed_digest(group_key, "lichen family v1", canonical_json(list(family)))
+    """Return the key of all requests for one script, 16 bytes: it groups runs and identifies nothing."""
+    return keyed_digest(group_key, "lichen family v1", canonical_json(list(family)))[:16]

@@ -134,7 +134,7 @@ class World:
             "status": "trained",
             "reusable": True,
             "parts": parts,
-            "family": digest("family"),
+            "family": digest("family")[:21] + "A",
             "data": [digest("d1"), digest("d2")],
             "data_count": 2,
             "metrics": {"accuracy": 0.95, "epochs": 3},

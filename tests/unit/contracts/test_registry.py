@@ -105,7 +105,7 @@ class TestRun:
             {"reusable": False, "reason": "Partial!"},
             {"parts": {"command": b64u(bytes(32))}},
             {"family": "x"},
-            {"family": b64u(bytes(32))[:-1] + "B"},
+            {"family": b64u(bytes(16))[:-1] + "B"},
             {"data": [b64u(bytes(32))] * 5, "data_count": 5},
             {"data_count": 1},
             {"data": "d"},

@@ -93,7 +93,7 @@ class Site:
             "status": "trained",
             "reusable": True,
             "parts": {part: b64u(name.ljust(32, b"\0")) for part, name in named.items()},
-            "family": b64u(bytes(32)),
+            "family": b64u(bytes(16)),
             "data": [b64u(b"d" * 32)],
             "data_count": 1,
             "metrics": {"accuracy": 0.951, "loss": 0.12},
