@@ -12,15 +12,16 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lichen.errors import UsageError
 from lichen.runs.project import Project
 
-__all__ = ["SEED_MARK", "Command"]
+__all__ = ["DECLARED_MARK", "SEED_MARK", "Command"]
 
 SEED_MARK = "{seed}"
+DECLARED_MARK = "{param}"
 _PYTHON_NAME = re.compile(r"(python|pypy)(\d+(\.\d+)*)?t?(\.exe)?")
 _PYTHON_OPTIONS_WITH_VALUE = {"-W", "-X", "--check-hash-based-pycs"}
 
@@ -57,6 +58,7 @@ class Command:
         *,
         cwd: Path,
         seed_names: Iterable[str] = (),
+        project_seed_names: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
     ) -> Command:
         """Understand a command line.
@@ -66,6 +68,7 @@ class Command:
             project: Project the command runs in.
             cwd: Working directory of the command.
             seed_names: Names of options (without dashes) or variables that are only seeds.
+            project_seed_names: The same for every command of the project; one that this command lacks is passed over.
             environ: Environment the command will see.
 
         Raises:
@@ -84,7 +87,8 @@ class Command:
         words[0] = "python" if is_python else project.generalise(Path(argv[0]).name)
         if script_index and script and not script.startswith("-"):
             words[script_index] = project.name_of(script)
-        wanted = {_normal(name) for name in seed_names}
+        project_seed_names = tuple(project_seed_names)
+        wanted = {_normal(name) for name in (*seed_names, *project_seed_names)}
         parameters, seeds = _read_arguments(words, first_argument, wanted, project)
         for name in seed_names:
             if _normal(name) not in seeds:
@@ -94,8 +98,30 @@ class Command:
                         remedy="Name an option of the command without its dashes, or a set variable.",
                     )
                 seeds[f"${name}"] = env[name]
+        for name in project_seed_names:
+            if _normal(name) not in seeds and name in env:
+                seeds[f"${name}"] = env[name]
         canonical = tuple(project.generalise(word) for word in words)
         return cls(tuple(argv), str(cwd), executable, is_python, script, canonical, seeds, parameters)
+
+    def with_declared(self, parameters: Mapping[str, str], seed_names: Iterable[str] = ()) -> Command:
+        """Return the request with parameters that do not stand on the command line.
+
+        Args:
+            parameters: Values by name, such as of a file that a launcher writes; they are part of the request.
+            seed_names: Which of them are only seeds.
+        """
+        wanted = {_normal(name) for name in seed_names}
+        seeds = {name: value for name, value in parameters.items() if _normal(name) in wanted}
+        told = {name: value for name, value in parameters.items() if name not in seeds}
+        words = [f"{DECLARED_MARK}{name}={value}" for name, value in sorted(told.items())]
+        words += [f"{DECLARED_MARK}{name}={SEED_MARK}" for name in sorted(seeds)]
+        return replace(
+            self,
+            canonical=(*self.canonical, *words),
+            parameters={**self.parameters, **told},
+            seeds={**self.seeds, **seeds},
+        )
 
     @property
     def family(self) -> tuple[str, ...]:

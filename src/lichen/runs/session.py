@@ -51,9 +51,10 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         request.argv,
         project,
         cwd=Path.cwd(),
-        seed_names=(*request.seed, *project.config.seed),
+        seed_names=[name for name in request.seed if name not in request.params],
+        project_seed_names=project.config.seed,
         environ=os.environ,
-    )
+    ).with_declared(request.params, (*request.seed, *project.config.seed))
     interpreter = (
         probe_interpreter(command.executable, workspace.cache_directory)
         if command.is_python and command.executable

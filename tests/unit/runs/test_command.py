@@ -86,6 +86,42 @@ def test_unknown_seed_is_refused(project: Project) -> None:
         parse(project, "python", "train.py", seeds=("seed",))
 
 
+def test_a_seed_of_the_project_is_passed_over_where_a_command_lacks_it(project: Project) -> None:
+    def with_seed(*words: str, **environ: str) -> dict[str, str]:
+        environ["PATH"] = "/usr/bin"
+        command = Command.parse(
+            ["python", "train.py", *words],
+            project,
+            cwd=project.root,
+            project_seed_names=["seed", "SEED"],
+            environ=environ,
+        )
+        return dict(command.seeds)
+
+    assert with_seed() == {}
+    assert with_seed("--seed", "7", SEED="3") == {"seed": "7", "$SEED": "3"}
+    assert with_seed(SEED="3") == {"$SEED": "3"}
+
+
+def test_declared_parameters_are_part_of_the_request(project: Project) -> None:
+    plain = parse(project, "python", "train.py", "--depth", "3")
+    declared = plain.with_declared({"rate": "0.1", "fold": "2"})
+    assert declared.parameters == {"depth": "3", "rate": "0.1", "fold": "2"}
+    assert declared.canonical != plain.canonical
+    assert declared.family == plain.family
+    assert plain.with_declared({"fold": "2", "rate": "0.1"}).canonical == declared.canonical
+    assert plain.with_declared({"fold": "3", "rate": "0.1"}).canonical != declared.canonical
+    assert plain.with_declared({}) == plain
+
+
+def test_a_declared_parameter_may_be_only_a_seed(project: Project) -> None:
+    plain = parse(project, "python", "train.py")
+    first = plain.with_declared({"fold": "2"}, seed_names=["fold"])
+    second = plain.with_declared({"fold": "3"}, seed_names=["fold"])
+    assert (first.seeds, second.seeds) == ({"fold": "2"}, {"fold": "3"})
+    assert first.canonical == second.canonical
+
+
 def test_no_command_is_refused(project: Project) -> None:
     with pytest.raises(UsageError, match="no command"):
         parse(project)
