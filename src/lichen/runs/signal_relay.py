@@ -75,7 +75,9 @@ class SignalRelay:
 
     def __init__(self) -> None:
         self.active = threading.current_thread() is threading.main_thread()
-        self.descriptor: int | None = None
+        self._signalfd: int | None = None
+        self._wake: tuple[int, int] | None = None
+        self._old_wake = -1
         self.mask: set[int] = set()
         self.ignored: set[int] = set()
         self.taken: set[int] = set()
@@ -95,10 +97,12 @@ class SignalRelay:
         # Without this the kernel would reap the command before anyone could ask how it ended.
         self.taken.add(signal.SIGCHLD)
         signal.pthread_sigmask(signal.SIG_BLOCK, self.taken)
+        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._old_wake = signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in self.taken:
             self._handlers[number] = signal.signal(number, self._handle)
-        self.descriptor = _open_signalfd(self.taken)
-        if self.descriptor is None:
+        self._signalfd = _open_signalfd(self.taken)
+        if self._signalfd is None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         return self
 
@@ -106,25 +110,32 @@ class SignalRelay:
         if not self.active:
             return
         self.arrivals()  # what arrived too late to be relayed must not fire when unblocked
+        signal.set_wakeup_fd(self._old_wake)
         for number, handler in self._handlers.items():
             with contextlib.suppress(TypeError, ValueError):  # a handler set outside Python cannot be named
                 signal.signal(number, handler)
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        for descriptor in self.descriptors():
+            os.close(descriptor)
+        if self._wake is not None:
+            os.close(self._wake[1])
+        self._signalfd = self._wake = None
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def descriptors(self) -> list[int]:
+        """Descriptors that become readable when a signal has come."""
+        found = [] if self._wake is None else [self._wake[0]]
+        return found if self._signalfd is None else [*found, self._signalfd]
 
     def arrivals(self) -> list[Arrival]:
         """The signals that came since the last call, oldest first."""
-        if self.descriptor is not None:
-            while True:
-                try:
-                    data = os.read(self.descriptor, _SIGNALFD_INFO_BYTES * 16)
-                except BlockingIOError:
-                    break
+        for descriptor in self.descriptors():
+            while data := _read_now(descriptor):
+                if descriptor != self._signalfd:
+                    continue  # only wakes us: the handler has noted the signal itself
                 for start in range(0, len(data), _SIGNALFD_INFO_BYTES):
                     number, _, code, pid = struct.unpack_from("=IiiI", data, start)
-                    self._arrivals.append(Arrival(number, code > _SI_USER, pid if code <= _SI_USER else 0))
+                    by_kernel = code > _SI_USER
+                    self._arrivals.append(Arrival(number, by_kernel, 0 if by_kernel else pid))
         seen = list(self._arrivals)
         self._arrivals.clear()
         return seen
@@ -132,6 +143,13 @@ class SignalRelay:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         """Python's own way in: when another thread was given the signal, or signalfd is missing."""
         self._arrivals.append(Arrival(number, None))
+
+
+def _read_now(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _SIGNALFD_INFO_BYTES * 16)
+    except BlockingIOError:
+        return b""
 
 
 def must_pass_on(arrival: Arrival, child: int) -> bool:
@@ -143,6 +161,8 @@ def must_pass_on(arrival: Arrival, child: int) -> bool:
     """
     if arrival.number == signal.SIGCHLD:
         return False
+    if arrival.number == signal.SIGHUP and arrival.by_kernel and os.getsid(0) == os.getpid():
+        return True  # of a terminal that went away the kernel tells the session leader only
     if arrival.by_kernel is None:
         return not _is_foreground()
     return not arrival.by_kernel and not descends_from(arrival.sender, child)

@@ -286,8 +286,8 @@ class _Run:
     def wait(self) -> None:
         """Relay signals and let account and tracer look until the command has ended."""
         events = select.poll()
-        if self._relay.descriptor is not None:
-            events.register(self._relay.descriptor, select.POLLIN)
+        for descriptor in self._relay.descriptors():
+            events.register(descriptor, select.POLLIN)
         with _process_descriptor(self._pid) as process:
             if process is not None:
                 events.register(process, select.POLLIN)
