@@ -24,6 +24,7 @@ __all__ = ["AccessTable", "list_names"]
 _DETAILS = {1: "type", 2: "status", 3: "times"}
 _FIFO, _CHARACTER, _DIRECTORY, _BLOCK, _REGULAR, _LINK, _SOCKET = 1, 2, 4, 6, 8, 10, 12
 _WALKED_FILES_MAX = 100_000
+_CONFIRMED: tuple[AccessKind, ...] = ("read", "write", "update", "append", "list")
 _HARMLESS_DEVICES = (
     "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/ptmx", "/dev/nvidia",
     "/dev/dri/", "/dev/kfd", "/dev/console", "/dev/fuse", "/dev/log", "/dev/stdout", "/dev/stderr", "/dev/infiniband/",
@@ -100,6 +101,25 @@ class AccessTable:
             self._delete(path, record, means)
         elif kind == Kind.MOVE:
             self._move(path, normalise(record.extra), record, means)
+
+    def confirm(self, records: Iterable[Record], means: str) -> None:
+        """Let another means confirm what is known, adding nothing."""
+        for record in records:
+            path = normalise(record.path)
+            for kind in _CONFIRMED:
+                seen = self._seen[kind].get(path)
+                if seen is not None:
+                    seen.by.add(means)
+
+    def add_loose(self, path: str) -> None:
+        """A file in site-packages that no version describes was read."""
+        self._note("read", path, self.site_files.get(path), "preload")
+
+    def add_mapped(self, path: str, state: StatKey | None) -> None:
+        """A file was in memory; a library loaded by native code, for one."""
+        path = normalise(path)
+        if self.places.is_ours(path) and not self._is_owned(path) and path not in self._seen["write"]:
+            self._note("read", path, state, "proc")
 
     def add_exec(self, path: str, state: StatKey | None, means: str) -> None:
         """A program or script of the project, or one installed by hand, was started."""
@@ -230,6 +250,8 @@ class AccessTable:
         found: list[Access] = []
         for kind, table in self._seen.items():
             for path, seen in table.items():
+                if kind == "stat" and f"{self.places.project_root}/".startswith(f"{path}/"):
+                    continue  # that the project is where it is needs no saying
                 names = self._names(path, seen) if kind == "list" else None
                 detail = seen.detail
                 if kind == "absent":

@@ -222,7 +222,7 @@ def _records(data: bytes) -> Iterator[tuple[int, int, int, int, StatKey | None, 
         offset += size
 
 
-def _add_plain(  # noqa: PLR0917 - the fields of a record
+def _add_plain(
     log: AgentLog,
     kind: int,
     flags: int,

@@ -11,10 +11,10 @@ own specifications when the process ends normally.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind
+from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
 from lichen.runs.trace.distributions import SiteDirectory, is_generated
 from lichen.runs.trace.places import Places, normalise
 
@@ -64,11 +64,14 @@ def source_of_bytecode(path: str, prefix: str | None = None) -> str:
     return path
 
 
-def find_modules(logs: Iterable[AgentLog], places: Places, site_files: Iterable[str]) -> ModuleFindings:
+def find_modules(
+    logs: Sequence[AgentLog], opened: Iterable[Record], places: Places, site_files: Iterable[str]
+) -> ModuleFindings:
     """Collect code and distributions.
 
     Args:
         logs: Of all Python processes.
+        opened: Opens seen by other means, not told apart by process.
         places: Knows their interpreters already.
         site_files: Files of installed packages that were opened.
 
@@ -77,24 +80,26 @@ def find_modules(logs: Iterable[AgentLog], places: Places, site_files: Iterable[
     """
     findings = ModuleFindings()
     installed: set[str] = set(site_files)
+    shared = [record for record in opened if record.path.endswith((".py", ".pyc"))]
     for log in logs:
         search = [normalise(entry) for entry in log.sys_path]
         findings.imports.update(name.partition(".")[0] for name in log.imports if name not in _OWN_MODULES)
         for entry in search:
             if places.is_ours(entry + "/x"):
                 findings.directories[entry] = None
-        for name, path in _sources(log):
+        for name, path in _sources(log, shared):
             place = places.of(path)
             if place == "site":
                 installed.add(path)
             elif places.is_ours(path):
                 findings.modules.setdefault(name or _module_name(path, search), path)
-                _shadows(findings.absent, path, search, places)
+                if name != "__main__":
+                    _shadows(findings.absent, path, search, places)
     _sort_installed(findings, installed, places)
     return findings
 
 
-def _sources(log: AgentLog) -> Iterator[tuple[str, str]]:
+def _sources(log: AgentLog, shared: Iterable[Record]) -> Iterator[tuple[str, str]]:
     """Give (module name or empty, existing source file) of everything a process imported."""
     prefix = log.facts.get("pycache_prefix")
     given = {}
@@ -107,7 +112,7 @@ def _sources(log: AgentLog) -> Iterator[tuple[str, str]]:
             if path.startswith("/"):
                 given.setdefault(normalise(path), name)
     imported = {part for name in log.imports for part in (name, name.rpartition(".")[2])}
-    for record in log.records:
+    for record in (*log.records, *shared):
         path = record.path
         if record.kind != Kind.OPEN or record.flags or record.type == ABSENT:
             continue

@@ -122,6 +122,11 @@ class Places:
                     self.site_directories.append(entry)
         self._places.clear()
 
+    def add_bytecode_tree(self, path: str) -> None:
+        """Learn where an interpreter keeps bytecode apart from sources."""
+        self._roots[normalise(path)] = "bytecode"
+        self._places.clear()
+
     def of(self, path: str) -> Place:
         """Say whose a normalised absolute path is."""
         directory = path[: path.rfind("/")]

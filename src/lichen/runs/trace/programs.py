@@ -1,10 +1,11 @@
 """What is known about programs by name: which read nothing, which leave the machine, which are Python or shells."""
 
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH113, PTH118, PTH119, PTH123
+# ruff: noqa: PTH113, PTH118, PTH119, PTH123, SIM905
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
@@ -24,40 +25,8 @@ __all__ = [
 ProgramKind = Literal["python", "shell", "native", "static", "unknown"]
 
 HARMLESS = frozenset(
-    [
-        "uname",
-        "lscpu",
-        "nproc",
-        "ldconfig",
-        "nvidia-smi",
-        "arch",
-        "hostname",
-        "getconf",
-        "sysctl",
-        "fc-list",
-        "id",
-        "whoami",
-        "tput",
-        "stty",
-        "true",
-        "false",
-        "sleep",
-        "date",
-        "echo",
-        "printf",
-        "basename",
-        "dirname",
-        "pwd",
-        "seq",
-        "yes",
-        "kill",
-        "ps",
-        "tty",
-        "free",
-        "uptime",
-        "rocm-smi",
-        "lspci",
-    ]
+    "uname lscpu nproc ldconfig nvidia-smi arch hostname getconf sysctl fc-list id whoami tput stty true false sleep date echo "
+    "printf basename dirname pwd seq yes kill ps tty free uptime rocm-smi lspci".split()
 )
 """Programs that read nothing a result could depend on beyond the machine itself."""
 
@@ -69,33 +38,17 @@ _REMOTES = (
 REMOTE = dict.fromkeys(_CONTAINERS.split(), "container") | dict.fromkeys(_REMOTES.split(), "remote")
 """Programs whose work happens where no means here can look, and the reason code that says so."""
 
-SHELLS = frozenset(["sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "busybox", "fish", "csh", "tcsh"])
+READERS = frozenset(
+    "cat head tail wc md5sum sha1sum sha256sum sha512sum cksum cmp file zcat bzcat xzcat".split()
+)
+"""Programs that read exactly the files named on their command line, and standard input."""
+
+SHELLS = frozenset("sh bash dash zsh ksh mksh ash busybox fish csh tcsh".split())
 WHOLE_ENVIRONMENT = frozenset(
-    [
-        "env",
-        "printenv",
-        "perl",
-        "ruby",
-        "node",
-        "nodejs",
-        "php",
-        "java",
-        "make",
-        "gmake",
-        "awk",
-        "gawk",
-        "mawk",
-        "jq",
-        "lua",
-        "Rscript",
-        "R",
-        "julia",
-    ]
+    "printenv perl ruby node nodejs php java make gmake ninja snakemake jq lua Rscript R julia octave".split()
 )
 """Programs that take the whole environment without asking for variables by name."""
-LOCALE_SENSITIVE = frozenset(
-    ["sort", "ls", "join", "comm", "uniq", "tr", "grep", "egrep", "sed", "awk", "gawk", "mawk", "cut", "fold"]
-)
+LOCALE_SENSITIVE = frozenset("sort ls join comm uniq tr grep egrep sed awk gawk mawk cut fold".split())
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?d?$")
 _ISOLATING = re.compile(r"-[a-zA-Z]*[IES]")
@@ -116,6 +69,7 @@ def find_program(name: str, directory: str, environ: Mapping[str, str]) -> str:
     return ""
 
 
+@functools.cache
 def kind_of_program(path: str) -> ProgramKind:
     """Say what a program file is; a script is what its first line names."""
     real = os.path.realpath(path)
@@ -199,3 +153,13 @@ def elf_interpreter(path: str) -> str:
     except (OSError, struct.error):
         pass
     return ""
+
+
+@functools.cache
+def is_go_program(path: str) -> bool:
+    """Say whether an ELF file was made by the Go compiler, whose programs make system calls themselves."""
+    try:
+        with open(path, "rb") as file:
+            return b"Go\0\0" in file.read(4096)
+    except OSError:
+        return False

@@ -12,35 +12,36 @@ Use::
 command: what fails makes the trace incomplete and says so.
 """
 
-# Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH100, PTH103
+# Paths are the run's own strings.
+# ruff: noqa: PTH100, PTH103, PTH109, PTH110, PTH112, PTH116, PTH118, PTH208
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib.util
 import os
+import py_compile
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from lichen.errors import StorageError
-from lichen.runs.trace.accesses import AccessTable
-from lichen.runs.trace.agent_log import AgentLog, read_agent_logs
-from lichen.runs.trace.modules import find_modules
-from lichen.runs.trace.network import outside_peers
-from lichen.runs.trace.places import Places
+from lichen.errors import StorageError, UsageError
+from lichen.runs.trace.collect import Evidence, collect_trace
+from lichen.runs.trace.inotify import DirectoryWatch
+from lichen.runs.trace.literals import likely_directories
+from lichen.runs.trace.preload import build_library, preloaded_environment, prepare_log
+from lichen.runs.trace.procfs import ProcessLook
 from lichen.runs.trace.trace import Trace
-from lichen.runs.trace.variables import select_variables
 
-__all__ = ["AGENT_DIRECTORY", "TRACE_DIRECTORY", "Tracer"]
+__all__ = ["AGENT_DIRECTORY", "MEANS", "RUN_DIRECTORY", "TRACE_DIRECTORY", "Tracer"]
 
 AGENT_DIRECTORY = Path(__file__).parent / "agent"
 TRACE_DIRECTORY = "LICHEN_TRACE_DIR"
+"""Variable that tells the agent and the preload library where to write."""
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
-METRICS_FILE = "metrics.jsonl"
+"""Variable that tells ``lichen.log`` where its file is."""
+MEANS = ("audit", "preload", "inotify")
 
 
 class Tracer:
@@ -49,12 +50,18 @@ class Tracer:
     Args:
         project_root: Root of the project the run belongs to.
         watch_directories: Further directories with data.
-        means: Any of ``audit``, ``inotify``, ``preload``; None takes what this machine offers.
-        scratch_directory: Where logs of the run are kept while it lasts; a temporary directory by default.
-        cache_directory: Where the compiled preload library is kept.
+        means: Any of `MEANS`; None takes what this machine offers.
+        scratch_directory: Where logs of the run are kept while it lasts; the system's temporary directory by default.
+        cache_directory: Where the compiled preload library is kept; the user's cache by default.
+        command: The command that will run, to guess where its data lies; it may be left out.
+
+    Attributes:
+        run_directory: Scratch directory of this run; ``lichen.log`` writes its file there.
+        means: What is really used, known after `environment`.
 
     Raises:
         StorageError: No scratch directory can be made.
+        UsageError: A means that does not exist.
     """
 
     def __init__(
@@ -64,21 +71,35 @@ class Tracer:
         means: Sequence[str] | None = None,
         scratch_directory: str | Path | None = None,
         cache_directory: str | Path | None = None,
+        command: Sequence[str] = (),
     ) -> None:
+        unknown = [name for name in means or () if name not in MEANS]
+        if unknown:
+            raise UsageError(
+                f"there is no means of tracing called {unknown[0]!r}",
+                remedy=f"Choose from {', '.join(MEANS)}.",
+            )
         self.project_root = os.path.abspath(project_root)
         self.watch_directories = [os.path.abspath(directory) for directory in watch_directories]
-        self.means = tuple(means) if means is not None else ("audit",)
-        self.cache_directory = cache_directory
+        self.means = tuple(means) if means is not None else MEANS
+        self.command = tuple(command)
+        self._cache = Path(cache_directory) if cache_directory is not None else None
+        self._own = [str(AGENT_DIRECTORY)]
         try:
             if scratch_directory is not None:
                 os.makedirs(scratch_directory, exist_ok=True)
-            self.run_directory = Path(tempfile.mkdtemp(prefix="trace-", dir=scratch_directory))
+                self._own.append(os.path.abspath(scratch_directory))
+            made = tempfile.mkdtemp(prefix="lichen-trace-", dir=scratch_directory)
         except OSError as error:
             raise StorageError(
                 f"no directory for the trace can be made in {scratch_directory or tempfile.gettempdir()}: {error}",
                 remedy="Make room there, or make it writable.",
             ) from error
+        self.run_directory = Path(os.path.abspath(made))
+        self._own.append(str(self.run_directory))
         self._base: dict[str, str] = {}
+        self._watch = DirectoryWatch()
+        self._look = ProcessLook()
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment the command must be started with.
@@ -87,77 +108,88 @@ class Tracer:
             base: Environment it would have without Lichen.
         """
         self._base = dict(base)
-        environment = dict(base)
-        environment[TRACE_DIRECTORY] = str(self.run_directory)
-        environment[RUN_DIRECTORY] = str(self.run_directory)
+        environment = {
+            **base,
+            TRACE_DIRECTORY: str(self.run_directory),
+            RUN_DIRECTORY: str(self.run_directory),
+        }
+        agent = ""
         if "audit" in self.means:
+            agent = str(AGENT_DIRECTORY)
+            _compile_agent()
             before = base.get("PYTHONPATH")
-            environment["PYTHONPATH"] = (
-                f"{AGENT_DIRECTORY}{os.pathsep}{before}" if before else str(AGENT_DIRECTORY)
-            )
+            environment["PYTHONPATH"] = f"{agent}{os.pathsep}{before}" if before else agent
+        if "preload" in self.means:
+            library = build_library(self._cache)
+            if library is not None and prepare_log(self.run_directory):
+                environment = preloaded_environment(environment, library, agent)
+                self._own.append(str(library))
+            else:
+                self.means = tuple(name for name in self.means if name != "preload")
         return environment
 
     def start(self) -> None:
         """Begin to watch; call it before the command is started."""
+        if "inotify" in self.means:
+            roots = [self.project_root, *self.watch_directories]
+            if "preload" not in self.means and self.command:
+                roots += likely_directories(self.command, os.getcwd(), roots)
+            self._watch.start(roots)
 
     def poll(self) -> None:
         """Look at the live processes; call it now and then while the command runs."""
+        if "preload" in self.means:
+            return  # the library misses nothing that a look could find
+        self._look.look()
+        if "inotify" in self.means:
+            for path in list(self._look.opened):
+                directory = path.rpartition("/")[0]
+                if directory and not directory.startswith(("/usr", "/lib", "/proc", "/dev", "/sys")):
+                    self._watch.add(directory)
 
     def finish(self) -> Trace:
-        """Stop watching and say what was seen; call it when the command has ended. The logs are removed."""
+        """Stop watching and say what was seen; call it when the command has ended. The logs are removed.
+
+        Raises:
+            StorageError: The logs cannot be read any more.
+        """
         try:
-            return self._collect()
+            if "inotify" in self.means:
+                self._watch.stop()
+            evidence = Evidence(
+                project_root=self.project_root,
+                own=tuple(self._own),
+                base=self._base,
+                means=self.means,
+                run_directory=self.run_directory,
+                watch=self._watch,
+                look=self._look,
+            )
+            self._hand_up()
+            return collect_trace(evidence)
+        except OSError as error:
+            raise StorageError(
+                f"the logs of the trace in {self.run_directory} cannot be read: {error}",
+                remedy="Keep the directory until the run has ended.",
+            ) from error
         finally:
             shutil.rmtree(self.run_directory, ignore_errors=True)
 
-    def _collect(self) -> Trace:
-        logs, failures = read_agent_logs(self.run_directory)
-        places = Places(self.project_root, [str(self.run_directory), str(AGENT_DIRECTORY)], self._base)
-        for log in logs:
-            facts = log.facts
-            places.add_interpreter(
-                (facts.get("prefix", ""), facts.get("base_prefix", "")), facts.get("stdlib", ""), log.sys_path
-            )
-        table = AccessTable(places)
-        table.add_all(sorted(record for log in logs for record in log.records), "audit")
-        accesses = table.finish()
-        found = find_modules(logs, places, table.site_files)
-        reasons = [f"agent: {failure}" for failure in failures]
-        return Trace(
-            accesses=accesses,
-            modules=found.modules,
-            imports=tuple(sorted(found.imports)),
-            module_directories=tuple(found.directories),
-            variables=select_variables(logs, self._base, places),
-            distributions=found.distributions,
-            environment=_facts(logs),
-            network=outside_peers(
-                (peer for log in logs for peer in log.connects), (own for log in logs for own in log.binds)
-            ),
-            stdin_used=table.stdin_opened or any(log.stdin_read for log in logs),
-            complete=not reasons,
-            reasons=tuple(reasons),
-            metrics=tuple(self._metrics()),
-            interpreter=str(logs[0].facts.get("executable", "")) if logs else "",
-            process_count=len(logs),
-        )
-
-    def _metrics(self) -> list[Mapping[str, Any]]:
-        """Rows of ``lichen.log``; a line torn by a crash is left out."""
-        rows: list[Mapping[str, Any]] = []
-        with contextlib.suppress(OSError):
-            for line in (self.run_directory / METRICS_FILE).read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    row = json.loads(line)
-                    if isinstance(row, dict):
-                        rows.append(row)
-        return rows
+    def _hand_up(self) -> None:
+        """Inside another traced run: give it our processes' logs, or its own trace would lack them."""
+        outer = self._base.get(TRACE_DIRECTORY)
+        if not outer or not os.path.isdir(outer):
+            return
+        for name in os.listdir(self.run_directory):
+            if name.startswith(("agent-", "failed-")):
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(self.run_directory / name, os.path.join(outer, name))
 
 
-def _facts(logs: Sequence[AgentLog]) -> dict[str, str]:
-    if not logs:
-        return {}
-    facts = logs[0].facts
-    return {
-        name: str(facts[name]) for name in ("implementation", "version", "machine", "build") if name in facts
-    }
+def _compile_agent() -> None:
+    """Keep the agent's bytecode at hand even where children are told not to write any."""
+    for source in AGENT_DIRECTORY.glob("*.py"):
+        compiled = importlib.util.cache_from_source(str(source))
+        with contextlib.suppress(OSError, py_compile.PyCompileError):
+            if not os.path.exists(compiled) or os.stat(compiled).st_mtime < os.stat(source).st_mtime:
+                py_compile.compile(str(source), cfile=compiled, quiet=2)

@@ -4,7 +4,6 @@ Written so that any Python, even 2.7, reads it without complaint. The agent's fo
 ``sitecustomize`` is looked for; when there is none, ImportError is raised for it just as the import system would.
 """
 
-
 # ruff: noqa: S110, SIM105, UP036
 
 import sys

@@ -1,0 +1,272 @@
+"""Put the evidence of all means together into one trace."""
+
+# Paths are the run's own strings.
+# ruff: noqa: PTH116, PTH119
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lichen.runs.trace.accesses import AccessTable
+from lichen.runs.trace.agent_log import AgentLog, Kind, Record, read_agent_logs
+from lichen.runs.trace.completeness import Verdict, judge_audited, judge_preloaded
+from lichen.runs.trace.inotify import DirectoryWatch
+from lichen.runs.trace.interpreter import describe_environment
+from lichen.runs.trace.modules import find_modules
+from lichen.runs.trace.network import outside_peers
+from lichen.runs.trace.places import Places
+from lichen.runs.trace.preload import LOG_NAME
+from lichen.runs.trace.preload_log import PreloadLog, read_preload_log
+from lichen.runs.trace.procfs import ProcessLook, is_running
+from lichen.runs.trace.trace import StatKey, Trace
+from lichen.runs.trace.variables import select_variables
+
+__all__ = ["METRICS_FILE", "Evidence", "collect_trace"]
+
+METRICS_FILE = "metrics.jsonl"
+_WALKED_DIRECTORIES_MAX = 10_000
+_ENDING_SECONDS_MAX = 0.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a tracer has in hand when the command has ended.
+
+    Attributes:
+        project_root: Absolute path.
+        own: Directories of Lichen itself.
+        base: Environment before the run.
+        means: What was used.
+        run_directory: Where the logs are.
+        watch: Stopped.
+        look: What polling saw.
+    """
+
+    project_root: str
+    own: tuple[str, ...]
+    base: Mapping[str, str]
+    means: tuple[str, ...]
+    run_directory: Path
+    watch: DirectoryWatch
+    look: ProcessLook
+
+
+def collect_trace(evidence: Evidence) -> Trace:
+    """Merge, classify and judge.
+
+    Args:
+        evidence: Of a run that has ended.
+
+    Returns:
+        Its trace.
+    """
+    agents, failures = read_agent_logs(evidence.run_directory)
+    preload = read_preload_log(evidence.run_directory / LOG_NAME) if "preload" in evidence.means else None
+    _await_end(agents, preload)
+    places = _places(evidence, agents)
+    verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)
+    for failure in failures:
+        verdict.blame("agent", failure)
+    for pid, name in _still_running(agents, preload):
+        verdict.blame("still-running", f"process {pid} ({name}) outlives the run")
+    table = _table(evidence, places, agents, preload, verdict)
+    found = find_modules(agents, preload.records if preload else (), places, table.site_files)
+    for path in sorted(found.absent):
+        table.add(_record(Kind.STAT, path, 0), "import")
+    for path in sorted(found.loose_files):
+        table.add_loose(path)
+    accesses = table.finish()
+    _blame_special(verdict, table, evidence, preload)
+    agent_peers = (
+        [peer for log in agents for peer in log.connects],
+        [own for log in agents for own in log.binds],
+    )
+    connects = agent_peers[0] + (preload.connects if preload else [])
+    binds = agent_peers[1] + (preload.binds if preload else [])
+    return Trace(
+        accesses=accesses,
+        modules=found.modules,
+        imports=tuple(sorted(found.imports)) if agents else (),
+        module_directories=tuple(found.directories),
+        variables=select_variables(
+            agents,
+            evidence.base,
+            places,
+            native=preload.variables if preload else (),
+            shell=verdict.shell_names,
+            whole=verdict.whole_environment,
+        ),
+        distributions=found.distributions,
+        environment=describe_environment(agents, _mapped(agents, preload, evidence.look)),
+        execs=tuple(sorted(path for path in verdict.executables if path)),
+        processes=tuple(verdict.processes),
+        network=outside_peers(connects, binds),
+        stdin_used=_uses_stdin(table, agents, preload),
+        complete=not verdict.reasons,
+        reasons=tuple(verdict.reasons),
+        metrics=tuple(_metrics(evidence.run_directory)),
+        interpreter=str(agents[0].facts.get("executable", "")) if agents else "",
+        process_count=max(len(agents), len(preload.images) if preload else 0),
+    )
+
+
+def _places(evidence: Evidence, agents: Sequence[AgentLog]) -> Places:
+    places = Places(evidence.project_root, evidence.own, evidence.base)
+    for log in agents:
+        facts = log.facts
+        prefixes = (facts.get("prefix", ""), facts.get("base_prefix", ""))
+        places.add_interpreter(prefixes, facts.get("stdlib", ""), log.sys_path)
+        if facts.get("pycache_prefix"):
+            places.add_bytecode_tree(str(facts["pycache_prefix"]))
+    return places
+
+
+def _record(kind: int, path: str, type_: int, state: StatKey | None = None) -> Record:
+    return Record(time.monotonic_ns(), kind, path, type_, 0, state, "")
+
+
+def _table(
+    evidence: Evidence,
+    places: Places,
+    agents: Sequence[AgentLog],
+    preload: PreloadLog | None,
+    verdict: Verdict,
+) -> AccessTable:
+    """Give all events to one table, in order of time."""
+    table = AccessTable(places)
+    events = [(record, "audit") for log in agents for record in log.records]
+    if preload is not None:
+        events += [(record, "preload") for record in preload.records]
+        looked = {record.path for log in agents for record in log.records if record.kind == Kind.STAT}
+        events += [(record, "preload") for record in preload.core_looks if record.path not in looked]
+    else:
+        events += [(record, "proc") for record in evidence.look.opened.values()]
+    watched = evidence.watch.records() if "inotify" in evidence.means else []
+    needs_watch = preload is None or bool(verdict.reasons)
+    if needs_watch:
+        events += [(record, "inotify") for record in watched]
+    events.sort(key=lambda event: event[0].time_ns)
+    for record, means in events:
+        table.add(record, means)
+    if not needs_watch:
+        table.confirm(watched, "inotify")
+    for path in verdict.started_files:
+        state = _state(path)
+        table.add_exec(path, state, "preload" if preload else "audit")
+    for path in verdict.operands:
+        table.add(_record(Kind.OPEN, path, 8, _state(path)), "argv")
+    for path in _mapped(agents, preload, evidence.look):
+        if not path.endswith(" (deleted)"):
+            table.add_mapped(path, _state(path))
+    for pattern in sorted(preload.walks) if preload else ():
+        _add_walk(table, pattern)
+    return table
+
+
+def _state(path: str) -> StatKey | None:
+    try:
+        return StatKey.of(os.stat(path))
+    except OSError:
+        return None
+
+
+def _mapped(agents: Iterable[AgentLog], preload: PreloadLog | None, look: ProcessLook) -> list[str]:
+    """Files that were in memory, by any means."""
+    found = {path for log in agents for path in log.mapped} | look.mapped
+    return sorted(found | (preload.mapped if preload else set()))
+
+
+def _add_walk(table: AccessTable, pattern: str) -> None:
+    """A pattern or tree given to a C library function that lists directories by itself."""
+    magic = min((pattern.find(letter) for letter in "*?[" if letter in pattern), default=-1)
+    root = pattern if magic < 0 else pattern[: pattern.rfind("/", 0, magic)] or "/"
+    deep = magic < 0 or "/" in pattern[magic:]
+    for count, (directory, _, _) in enumerate(os.walk(root)):
+        if count >= _WALKED_DIRECTORIES_MAX or (count and not deep):
+            break
+        table.add(_record(Kind.LIST, directory, 4, _state(directory)), "preload")
+
+
+def _blame_special(
+    verdict: Verdict, table: AccessTable, evidence: Evidence, preload: PreloadLog | None
+) -> None:
+    """Inputs that cannot be compared later, and what the directory watch missed where it is needed."""
+    for path in sorted(table.fifos):
+        verdict.blame("fifo", f"{path} is a pipe; what came through it cannot be compared later")
+    for path in sorted(table.devices):
+        verdict.blame("device", f"{path} gives data that cannot be compared later")
+    if preload is None and "inotify" in evidence.means:
+        for reason in sorted(evidence.watch.reasons):
+            verdict.blame(reason, "the directory watch missed events")
+    if "audit" not in evidence.means:
+        verdict.blame("no-agent", "without the audit hook variables and modules are not seen")
+
+
+def _uses_stdin(table: AccessTable, agents: Sequence[AgentLog], preload: PreloadLog | None) -> bool:
+    """Say whether the command's own standard input may have been read."""
+    if table.stdin_opened or any(log.stdin_read for log in agents):
+        return True
+    if any(log.facts.get("program") in (["-"], [""]) for log in agents):
+        return True  # the program itself comes from standard input
+    if preload is None:
+        return _may_have_read_stdin()
+    if not preload.images or preload.images[0].stdin is None:
+        return False
+    own = preload.images[0].stdin
+    identity = (own.dev, own.ino)
+    if identity in preload.stdin_reads:
+        return True
+    if preload.images[0].stdin_type not in (1, 8, 12):
+        return False
+    return any(
+        image.stdin is not None
+        and (image.stdin.dev, image.stdin.ino) == identity
+        and not os.path.basename(image.path).startswith(("python", "pypy", "bash", "sh", "dash"))
+        for image in preload.images
+    )
+
+
+def _may_have_read_stdin() -> bool:
+    """Without the preload library: a pipe or file on our own standard input could have been read."""
+    try:
+        mode = os.fstat(0).st_mode >> 12
+    except OSError:
+        return False
+    if mode == 8:
+        with contextlib.suppress(OSError):
+            return os.lseek(0, 0, os.SEEK_CUR) > 0
+    return mode in (1, 12)
+
+
+def _still_running(agents: Sequence[AgentLog], preload: PreloadLog | None) -> list[tuple[int, str]]:
+    found = {log.pid: (log.time_ns, " ".join(log.facts.get("argv", ())[:3])) for log in agents}
+    for image in preload.images if preload else ():
+        found[image.pid] = (image.time_ns, " ".join(image.argv[:3]))
+    own = os.getpid()
+    return [(pid, name) for pid, (since, name) in found.items() if pid != own and is_running(pid, since)]
+
+
+def _await_end(agents: Sequence[AgentLog], preload: PreloadLog | None) -> None:
+    """Helpers of multiprocessing end a moment after their master; give them that moment."""
+    deadline = time.monotonic() + _ENDING_SECONDS_MAX
+    while _still_running(agents, preload) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _metrics(run_directory: Path) -> list[Mapping[str, Any]]:
+    """Rows of ``lichen.log``; a line torn by a crash is left out."""
+    rows: list[Mapping[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in (run_directory / METRICS_FILE).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
+    return rows

@@ -1,0 +1,276 @@
+"""Decide whether anything a result depends on can be missing from a trace.
+
+With the preload library every program that starts must announce itself, and every Python among them must have its agent. Without it,
+only Python is seen: any other program, and any library known to open files natively, could have read what nobody saw.
+Every doubt is a reason, and a trace with a reason is not complete.
+"""
+
+# Paths are the run's own strings.
+# ruff: noqa: PTH113, PTH118, PTH119
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lichen.runs.trace import programs
+from lichen.runs.trace.agent_log import AgentLog
+from lichen.runs.trace.preload_log import Image, PreloadLog, Started
+from lichen.runs.trace.trace import Exec
+from lichen.runs.trace.variables import LOCALE_VARIABLES, names_in_shell_text
+
+__all__ = ["Verdict", "judge_audited", "judge_preloaded"]
+
+NATIVE_READERS = frozenset(
+    (
+        "av", "catboost", "cv2", "decord", "deltalake", "duckdb", "faiss", "fasttext", "fiona", "h5py", "lance", "lightgbm",
+        "lmdb", "netCDF4", "onnxruntime", "osgeo", "plyvel", "polars", "pyogrio", "pyreadstat", "rasterio", "rocksdb",
+        "safetensors", "sentencepiece", "soundfile", "tables", "tensorflow", "tiledb", "tokenizers", "torchaudio",
+        "xgboost", "pyarrow.csv", "pyarrow.dataset", "pyarrow.feather", "pyarrow.fs", "pyarrow.json", "pyarrow.orc",
+        "pyarrow.parquet", "torchvision.io", "torchcodec", "mxnet", "jpype", "rpy2",
+    )
+)  # fmt: skip
+"""Modules that open files without Python noticing. ``pyarrow`` alone is not here: pandas imports it for its strings."""
+
+_SHELL_SPECIAL = re.compile(r"[$`*?~<>(){}\[\]!&;#\\]")
+_TEXT_BYTES_MAX = 1_000_000
+
+
+@dataclass
+class Verdict:
+    """What the programs of a run say about its trace.
+
+    Attributes:
+        reasons: Why the trace is not complete.
+        processes: Programs started, the run's own command first.
+        executables: Paths of programs other than the run's first Python interpreter.
+        started_files: Programs and scripts named from the root, which may be inputs.
+        operands: Files that simple readers were told to read.
+        shell_names: Variables that shell commands may expand.
+        whole_environment: A program that takes every variable ran.
+    """
+
+    reasons: dict[str, None] = field(default_factory=dict)
+    processes: list[Exec] = field(default_factory=list)
+    executables: set[str] = field(default_factory=set)
+    started_files: set[str] = field(default_factory=set)
+    operands: set[str] = field(default_factory=set)
+    shell_names: set[str] = field(default_factory=set)
+    whole_environment: bool = False
+
+    def blame(self, code: str, detail: str) -> None:
+        """Add a reason, once."""
+        self.reasons[f"{code}: {detail}"] = None
+
+    def add_program(self, name: str, path: str, argv: Sequence[str], *, observed: bool) -> None:
+        """Take in one program: what it is, where it works, which variables it may expand."""
+        kind = programs.kind_of_program(path) if path else "unknown"
+        base = os.path.basename(path or name)
+        real = os.path.basename(os.path.realpath(path)) if path else base
+        known = "native" if kind == "static" else kind
+        self.processes.append(Exec(name, path, tuple(argv), known, observed))
+        for alias in {base, real}:
+            if alias in programs.REMOTE:
+                self.blame(programs.REMOTE[alias], f"{alias} works where nothing here can look")
+        if kind == "shell":
+            self.shell_names |= LOCALE_NAMES
+            self._read_shell(argv)
+        elif kind != "python":
+            if {base, real} & programs.WHOLE_ENVIRONMENT or (base == "env" and not _launches(argv)):
+                self.whole_environment = True
+            if {base, real} & programs.LOCALE_SENSITIVE:
+                self.shell_names |= LOCALE_NAMES
+            if any("ENVIRON" in word for word in argv):
+                self.whole_environment = True
+
+    def _read_shell(self, argv: Sequence[str]) -> None:
+        """Collect the variables a shell command, or a script named on its command line, may expand."""
+        for number, word in enumerate(argv):
+            self.shell_names |= names_in_shell_text(word)
+            if number and not word.startswith("-") and os.path.isfile(word):
+                self.read_shell_file(word)
+
+    def read_shell_file(self, path: str) -> None:
+        """Collect the variables a shell script may expand."""
+        try:
+            with Path(path).open(encoding="utf-8", errors="replace") as file:
+                self.shell_names |= names_in_shell_text(file.read(_TEXT_BYTES_MAX))
+        except OSError:
+            return
+
+
+LOCALE_NAMES = frozenset(LOCALE_VARIABLES)
+
+
+def _launches(argv: Sequence[str]) -> bool:
+    """Say whether an ``env`` command line starts a program rather than printing."""
+    return any("=" not in word and not word.startswith("-") for word in argv[1:])
+
+
+def judge_preloaded(log: PreloadLog, agents: Sequence[AgentLog]) -> Verdict:
+    """Judge a run that was watched with the preload library.
+
+    Args:
+        log: The library's.
+        agents: The agents' logs.
+    """
+    verdict = Verdict()
+    if log.failed:
+        verdict.blame("log-full", "the preload library had no room left for its log")
+    if log.torn:
+        verdict.blame("log-torn", f"{log.torn} records were cut off when a process was killed")
+    if log.used_ring:
+        verdict.blame("io-uring", "a process opened files through io_uring, which no means here sees")
+    if not log.images:
+        verdict.blame(
+            "not-observed", "the command did not load the preload library; it may be a static program"
+        )
+    first_python = _first_python(agents)
+    for image in log.images:
+        _judge_image(verdict, image, agents, first_python)
+    by_pid, by_parent = _image_times(log.images)
+    for start in log.starts:
+        if start.program.startswith("/"):
+            verdict.started_files.add(start.program)
+        times = (by_pid if start.is_exec else by_parent).get(start.pid, ())
+        if not times or times[-1] < start.time_ns:
+            _blame_start(verdict, start)
+    return verdict
+
+
+def _image_times(images: Sequence[Image]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Start times of images, in order, by process and by parent."""
+    by_pid: dict[int, list[int]] = {}
+    by_parent: dict[int, list[int]] = {}
+    for image in images:
+        by_pid.setdefault(image.pid, []).append(image.time_ns)
+        by_parent.setdefault(image.ppid, []).append(image.time_ns)
+    return by_pid, by_parent
+
+
+def _first_python(agents: Sequence[AgentLog]) -> str:
+    return os.path.realpath(str(agents[0].facts.get("executable") or "/")) if agents else ""
+
+
+def _judge_image(verdict: Verdict, image: Image, agents: Sequence[AgentLog], first_python: str) -> None:
+    argv = image.argv
+    verdict.add_program(argv[0] if argv else image.path, image.path, argv, observed=True)
+    if programs.kind_of_program(image.path) != "python":
+        verdict.executables.add(image.path)
+        if programs.is_go_program(image.path):
+            verdict.blame("direct-system-calls", f"{image.path} opens files without the C library")
+        return
+    if image.path != first_python:
+        verdict.executables.add(image.path)
+    has_agent = any(
+        agent.pid == image.pid and agent.time_ns >= image.time_ns and not agent.facts.get("forked")
+        for agent in agents
+    )
+    if has_agent or programs.only_informs(argv):
+        return
+    option = programs.is_isolated(argv)
+    if option:
+        verdict.blame("isolated-python", f"{' '.join(argv[:4])} keeps the agent out with {option}")
+    else:
+        verdict.blame("agent-missing", f"{' '.join(argv[:4])} ran without the agent")
+
+
+def _blame_start(verdict: Verdict, start: Started) -> None:
+    path = start.program if start.program.startswith("/") else ""
+    verdict.add_program(start.program, path, start.argv, observed=False)
+    if path and programs.kind_of_program(path) == "static":
+        verdict.blame("static-program", f"{path} does not use the C library that is watched")
+    else:
+        verdict.blame("exec-unobserved", f"{start.program} did not load the preload library")
+
+
+def judge_audited(agents: Sequence[AgentLog], environ: Mapping[str, str]) -> Verdict:
+    """Judge a run of which only Python processes were watched from inside.
+
+    Args:
+        agents: Their logs.
+        environ: Environment before the run, for PATH.
+    """
+    verdict = Verdict()
+    if not agents:
+        verdict.blame(
+            "not-observed", "the command is no Python, and without the preload library nothing else is seen"
+        )
+    imported = {name for agent in agents for name in agent.imports}
+    for module in sorted(NATIVE_READERS & imported):
+        verdict.blame(
+            "native-io", f"{module} opens files unseen by Python; a C compiler would make them visible"
+        )
+    for agent in agents:
+        children = 0
+        for _, program, argv, directory, carries, _ in agent.execs:
+            path = programs.find_program(program, directory, environ)
+            if path:
+                children += _judge_start(verdict, path, argv, directory, carries=carries)
+        found = sum(
+            1 for other in agents if agent.pid in (other.ppid, other.pid) and not other.facts.get("forked")
+        )
+        if found - 1 < children:
+            verdict.blame("agent-missing", f"a Python started by process {agent.pid} ran without the agent")
+    return verdict
+
+
+def _judge_start(verdict: Verdict, path: str, argv: Sequence[str], directory: str, *, carries: bool) -> int:
+    """Judge one program asked for by Python; 1 when an agent must answer for it."""
+    kind = programs.kind_of_program(path)
+    name = os.path.basename(path)
+    observed = kind == "python" or _is_understood(verdict, name, argv, directory)
+    verdict.add_program(name, path, argv, observed=observed)
+    verdict.started_files.add(path)
+    if kind != "python":
+        verdict.executables.add(path)
+        if not observed:
+            verdict.blame("exec-unobserved", f"{name} may have read files nobody saw")
+        return 0
+    if programs.only_informs(argv):
+        return 0
+    option = programs.is_isolated(argv)
+    if option:
+        verdict.blame("isolated-python", f"{' '.join(argv[:4])} keeps the agent out with {option}")
+        return 0
+    if not carries:
+        verdict.blame(
+            "agent-missing", f"{' '.join(argv[:4])} was started with an environment that leaves the agent out"
+        )
+        return 0
+    return 1
+
+
+def _is_understood(verdict: Verdict, name: str, argv: Sequence[str], directory: str) -> bool:
+    """Say whether all that a program reads follows from its command line; readers' operands are taken as read."""
+    if name in programs.HARMLESS:
+        return True
+    if name in programs.READERS:
+        verdict.operands.update(_operands(argv, directory))
+        return True
+    if name in programs.SHELLS and len(argv) == 3 and argv[1] == "-c" and not _SHELL_SPECIAL.search(argv[2]):
+        return all(_is_understood_command(verdict, part, directory) for part in argv[2].split("|"))
+    return False
+
+
+def _is_understood_command(verdict: Verdict, text: str, directory: str) -> bool:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return False
+    if not words:
+        return True
+    name = os.path.basename(words[0])
+    if name in programs.READERS:
+        verdict.operands.update(_operands(words, directory))
+    return name in programs.HARMLESS or name in programs.READERS
+
+
+def _operands(argv: Iterable[str], directory: str) -> set[str]:
+    """Existing files named on a command line, options' values among them."""
+    words = list(argv)[1:]
+    return {os.path.join(directory, word) for word in words if os.path.isfile(os.path.join(directory, word))}
