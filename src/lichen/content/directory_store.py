@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lichen.content.cid import Cid
-from lichen.content.files import StrPath, file_changed, open_regular, raise_write_error, show_path, write_all
+from lichen.content.files import StrPath, open_regular, raise_write_error, show_path, write_all
 from lichen.content.pipeline import Fill
 from lichen.content.placement import Destination
 from lichen.content.store import READ_SIZE_MAX, Fetched, StoreUsage, absent, damaged, mismatched, too_large
@@ -93,18 +93,14 @@ class DirectoryStore:
         if known is not None and self._present_size(known.cid) == known.size_bytes:
             return known
         with open_regular(path) as (source, status):
-            small = os.read(source, CHUNK_SIZE + 1) if status.st_size <= CHUNK_SIZE else None
-            if small is not None and len(small) > CHUNK_SIZE:
-                raise file_changed(path)
-        if small is not None:
+            small = os.read(source, CHUNK_SIZE + 1) if status.st_size <= CHUNK_SIZE else b""
+        if small and len(small) == status.st_size:
             if progress is not None:
                 progress(len(small))
             return self._put_small(small, status.st_mode, durable)
         with self._new_object() as incoming:
             with open_regular(path) as (source, status):
                 names = self._copy_in(source, incoming.descriptor, progress)
-                if names.size_bytes != status.st_size:
-                    raise file_changed(path)
             incoming.commit(names.cid, status.st_mode, durable)
         return names
 

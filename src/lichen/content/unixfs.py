@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from lichen.content.cid import DAG_PB, RAW, Cid
 from lichen.content.dag_pb import RAW_CID_PREFIX, Link, encode_node, file_data, link_to
-from lichen.content.files import StrPath, file_changed, open_regular
+from lichen.content.files import StrPath, open_regular
 from lichen.content.pipeline import Fill, Work, stream_buffers
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ArtefactHash",
     "BlockLayout",
     "Progress",
+    "digest_descriptor",
     "fill_from_descriptor",
     "fill_from_reader",
     "hash_bytes",
@@ -207,10 +208,7 @@ def hash_file(
         StorageError: The disk failed.
     """
     with open_regular(path, follow_symlinks=follow_symlinks) as (descriptor, status):
-        names = hash_descriptor(descriptor, status.st_size, progress=progress)
-        if names.size_bytes != status.st_size and status.st_size:  # what the kernel makes up claims size 0
-            raise file_changed(path)
-        return names
+        return hash_descriptor(descriptor, status.st_size, progress=progress)
 
 
 def hash_descriptor(descriptor: int, size_bytes: int, *, progress: Progress | None = None) -> ArtefactHash:
@@ -233,6 +231,18 @@ def hash_descriptor(descriptor: int, size_bytes: int, *, progress: Progress | No
             return ArtefactHash(Cid(RAW, whole), whole, size_bytes)
         os.lseek(descriptor, -len(data), os.SEEK_CUR)
     return hash_stream(fill_from_descriptor(descriptor), report_to(progress))
+
+
+def digest_descriptor(
+    descriptor: int, size_bytes: int, *, progress: Progress | None = None
+) -> tuple[bytes, int]:
+    """Return the SHA-256 of the rest of an open file and how many bytes it had; see ``hash_descriptor``."""
+    if size_bytes <= CHUNK_SIZE:
+        names = hash_descriptor(descriptor, size_bytes, progress=progress)
+        return names.sha256, names.size_bytes
+    whole = hashlib.sha256()
+    size = stream_buffers(fill_from_descriptor(descriptor), (whole.update,), report_to(progress))
+    return whole.digest(), size
 
 
 def report_to(progress: Progress | None) -> tuple[Work, ...]:

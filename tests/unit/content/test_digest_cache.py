@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 
-from lichen.content.digest_cache import PRELOAD_COUNT, SCHEMA_VERSION, DigestCache
+from lichen.content.digest_cache import PRELOAD_COUNT, DigestCache
+from lichen.content.digest_table import KEY_PACKING, SCHEMA_VERSION
 from lichen.content.files import FileChangedError, StatKey
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
 from lichen.errors import UsageError
@@ -52,28 +54,9 @@ def rows(location):
         connection.close()
 
 
-def poison(location):
-    """Give every row a wrong digest under a right checksum's nose: only a read of the row can notice."""
+def change_rows(location, sql, *parameters):
     connection = sqlite3.connect(location)
-    connection.execute("UPDATE digests SET sha256 = zeroblob(32)")
-    connection.commit()
-    connection.close()
-
-
-def replant(location, sha256):
-    """Make the cache answer with another digest, validly, to see whether it answered at all."""
-    import zlib
-
-    from lichen.content.digest_cache import KEY_PACKING
-
-    connection = sqlite3.connect(location)
-    found = connection.execute("SELECT device, inode, size_bytes, mtime_ns, ctime_ns FROM digests").fetchall()
-    for key in found:
-        checksum = zlib.crc32(KEY_PACKING.pack(*key) + sha256)
-        connection.execute(
-            "UPDATE digests SET sha256 = ?, root = NULL, checksum = ? WHERE device = ? AND inode = ?",
-            (sha256, checksum, *key[:2]),
-        )
+    connection.execute(sql, parameters)
     connection.commit()
     connection.close()
 
@@ -81,20 +64,74 @@ def replant(location, sha256):
 MARK = bytes(range(32))
 
 
-class TestWhenItAnswers:
-    def test_an_unchanged_file_is_not_read_again(self, cache, location, tmp_path):
-        file = write(tmp_path / "data", b"content")
-        assert cache.hash_file(file) == hash_bytes(b"content")
-        replant(location, MARK)
-        assert cache.hash_file(file).sha256 == MARK
+def mark(location):
+    """Make a cache file answer with another digest, under a right checksum, to see whether it answered at all."""
+    connection = sqlite3.connect(location)
+    for key in connection.execute(
+        "SELECT device, inode, size_bytes, mtime_ns, ctime_ns FROM digests"
+    ).fetchall():
+        connection.execute(
+            "UPDATE digests SET sha256 = ?, root = NULL, checksum = ? WHERE device = ? AND inode = ?",
+            (MARK, zlib.crc32(KEY_PACKING.pack(*key) + MARK), *key[:2]),
+        )
+    connection.commit()
+    connection.close()
 
-    def test_a_large_file_keeps_both_names(self, cache, tmp_path):
+
+@pytest.fixture
+def learn(location):
+    """Give a function that lets one command hash files, and ends it."""
+
+    def run(*files, digest_only=False):
+        with DigestCache(location, now_ns=Clock()) as cache:
+            for file in files:
+                cache.digest_file(file) if digest_only else cache.hash_file(file)
+
+    return run
+
+
+class TestWhenItAnswers:
+    def test_an_unchanged_file_is_not_read_again(self, learn, location, tmp_path):
+        file = write(tmp_path / "data", b"content")
+        learn(file)
+        mark(location)
+        with DigestCache(location) as cache:
+            assert cache.hash_file(file).sha256 == MARK
+            assert cache.digest_file(file) == MARK
+            assert cache.hash_files([file]) == [cache.hash_file(file)]
+            assert cache.digest_files([file]) == [MARK]
+
+    def test_nor_within_one_command(self, cache, tmp_path):
+        file = write(tmp_path / "data", b"content")
+        told: list[int] = []
+        for _ in range(3):
+            assert cache.hash_file(file, progress=told.append) == hash_bytes(b"content")
+            assert cache.digest_file(file, progress=told.append) == hash_bytes(b"content").sha256
+        assert told == [len(b"content")]
+
+    def test_a_large_file_keeps_both_names(self, learn, location, tmp_path):
         data = os.urandom(CHUNK_SIZE + 1)
         file = write(tmp_path / "data", data)
-        assert cache.hash_file(file) == hash_bytes(data)
-        file.chmod(0o600)  # moves ctime, so both answers below were looked up and hashed respectively
-        assert cache.hash_file(file) == cache.hash_file(file) == hash_bytes(data)
-        assert cache.hash_files([file]) == [hash_bytes(data)]
+        learn(file)
+        told: list[int] = []
+        with DigestCache(location) as cache:
+            assert cache.hash_file(file, progress=told.append) == hash_bytes(data)
+            assert cache.digest_file(file, progress=told.append) == hash_bytes(data).sha256
+        assert told == []
+
+    def test_what_was_only_digested_is_named_when_asked(self, learn, location, tmp_path):
+        large, small = os.urandom(3 * CHUNK_SIZE), b"small"
+        files = [write(tmp_path / "large", large), write(tmp_path / "small", small)]
+        learn(*files, digest_only=True)
+        told: list[int] = []
+        for _ in range(2):
+            with DigestCache(location, now_ns=Clock()) as cache:
+                assert cache.digest_file(files[0], progress=told.append) == hash_bytes(large).sha256
+                assert [cache.hash_file(file, progress=told.append) for file in files] == [
+                    hash_bytes(large),
+                    hash_bytes(small),
+                ]
+        assert sum(told) == len(large)
 
     def test_a_symlink_is_answered_by_the_file_it_leads_to(self, cache, tmp_path):
         write(tmp_path / "data", b"content")
@@ -103,30 +140,43 @@ class TestWhenItAnswers:
             cache.hash_file(tmp_path / "link") == cache.hash_file(tmp_path / "data") == hash_bytes(b"content")
         )
 
-    def test_paranoid_reads_whatever_it_remembers(self, cache, location, tmp_path):
+    def test_paranoid_reads_whatever_it_remembers(self, learn, location, tmp_path):
         file = write(tmp_path / "data", b"content")
-        cache.hash_file(file)
-        replant(location, MARK)
-        assert cache.hash_file(file, paranoid=True) == hash_bytes(b"content")
+        learn(file)
+        mark(location)
+        with DigestCache(location) as cache:
+            assert cache.hash_file(file, paranoid=True) == hash_bytes(b"content")
+            assert cache.digest_files([file], paranoid=True) == [hash_bytes(b"content").sha256]
 
     @pytest.mark.parametrize("count", [3, PRELOAD_COUNT + 1])
-    def test_many_files_at_once_are_answered_like_one_by_one(self, cache, location, tmp_path, count):
+    @pytest.mark.parametrize("at_once", [False, True])
+    def test_many_files_are_answered_like_one(self, learn, location, tmp_path, count, at_once):
         files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(count)]
         expected = [hash_bytes(b"%d" % i) for i in range(count)]
-        assert cache.hash_files(files) == expected
-        assert cache.hash_files(files) == expected
+        learn(*files[: count // 2])
+        with DigestCache(location, now_ns=Clock()) as cache:
+            for _ in range(2):
+                assert (
+                    cache.hash_files(files) if at_once else [cache.hash_file(file) for file in files]
+                ) == expected
+                assert cache.digest_files(files) == [names.sha256 for names in expected]
         assert len(rows(location)) == count
-        replant(location, MARK)
-        assert {names.sha256 for names in cache.hash_files(files)} == {MARK}
-        assert cache.hash_files(files, paranoid=True) == expected
+        mark(location)
+        with DigestCache(location) as cache:
+            answers = cache.digest_files(files) if at_once else [cache.digest_file(file) for file in files]
+            assert set(answers) == {MARK}
 
-    def test_what_one_process_learnt_another_knows(self, location, tmp_path):
-        file = write(tmp_path / "data", b"content")
-        with DigestCache(location, now_ns=Clock()) as first:
-            first.hash_file(file)
-        replant(location, MARK)
-        with DigestCache(location) as second:
-            assert second.hash_file(file).sha256 == MARK
+    def test_a_very_large_table_is_not_read_whole(self, learn, location, tmp_path, monkeypatch):
+        monkeypatch.setattr("lichen.content.digest_cache.PRELOAD_ROWS_MAX", 100)
+        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(PRELOAD_COUNT + 1)]
+        expected = [hash_bytes(b"%d" % i) for i in range(len(files))]
+        learn(*files)
+        assert len(rows(location)) == len(files)
+        with DigestCache(location, now_ns=Clock()) as cache:
+            assert cache.hash_files(files) == expected
+        mark(location)
+        with DigestCache(location) as cache:
+            assert set(cache.digest_files(files)) == {MARK}
 
 
 class TestWhenItMustNotAnswer:
@@ -255,13 +305,24 @@ class TestBadCache:
             for i, file in enumerate(files):
                 assert cache.hash_file(file) == hash_bytes(b"%d" % i)
 
-    def test_a_rotten_row_is_not_believed(self, cache, location, tmp_path):
+    @pytest.mark.parametrize(
+        "rot",
+        [
+            pytest.param("sha256 = zeroblob(32)", id="digest"),
+            pytest.param("root = zeroblob(32)", id="root"),
+            pytest.param("checksum = checksum + 1", id="checksum"),
+            pytest.param("inode = inode + 1", id="inode"),
+            pytest.param("ctime_ns = ctime_ns - 1", id="ctime"),
+        ],
+    )
+    def test_a_rotten_row_is_not_believed(self, learn, location, tmp_path, rot):
         file = write(tmp_path / "data", b"content")
-        cache.hash_file(file)
-        poison(location)
-        assert cache.hash_file(file) == hash_bytes(b"content")
-        poison(location)
-        assert cache.hash_files([file] * PRELOAD_COUNT) == [hash_bytes(b"content")] * PRELOAD_COUNT
+        learn(file)
+        change_rows(location, f"UPDATE digests SET {rot}")
+        for many in (1, PRELOAD_COUNT):
+            with DigestCache(location) as cache:
+                assert cache.hash_files([file] * many) == [hash_bytes(b"content")] * many
+                assert cache.digest_file(file) == hash_bytes(b"content").sha256
 
     def test_a_place_that_cannot_be_written_means_no_cache(self, tmp_path):
         file = write(tmp_path / "data", b"content")
@@ -277,20 +338,27 @@ class TestBadCache:
         cache.close()
         assert cache.hash_file(file) == hash_bytes(b"content")
 
-    def test_a_writer_that_blocks_the_cache_costs_a_wait_and_nothing_else(
-        self, location, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr("lichen.content.digest_cache.BUSY_SECONDS", 0.05)
+    def test_a_writer_that_blocks_the_cache_costs_a_wait_and_nothing_else(self, location, tmp_path):
         file = write(tmp_path / "data", b"content")
-        with DigestCache(location, now_ns=Clock()) as cache:
+        with DigestCache(location, now_ns=Clock(), busy_seconds=0.05) as cache:
             blocker = sqlite3.connect(location, isolation_level=None)
             blocker.execute("BEGIN IMMEDIATE")
             assert cache.hash_file(file) == hash_bytes(b"content")
+            cache.flush()
             assert rows(location) == []
             blocker.execute("ROLLBACK")
             blocker.close()
-            assert cache.hash_file(file) == hash_bytes(b"content")
+            assert cache.hash_file(file, paranoid=True) == hash_bytes(b"content")
         assert len(rows(location)) == 1
+
+    def test_a_command_that_is_killed_loses_only_what_it_learnt(self, learn, location, tmp_path):
+        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(3)]
+        learn(files[0])
+        cache = DigestCache(location, now_ns=Clock())
+        cache.hash_file(files[1])
+        assert len(rows(location)) == 1
+        cache.close()
+        assert len(rows(location)) == 2
 
 
 def overwrite(path, offset, data):
@@ -300,16 +368,12 @@ def overwrite(path, offset, data):
 
 
 def version(path, number):
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {number}")
-    connection.close()
+    change_rows(path, f"PRAGMA user_version = {number}")
 
 
 def replace_table(path):
-    connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE digests")
-    connection.execute("CREATE TABLE digests (something TEXT)")
-    connection.close()
+    change_rows(path, "DROP TABLE digests")
+    change_rows(path, "CREATE TABLE digests (something TEXT)")
 
 
 def _hash_them_all(location: str, directory: str) -> bool:

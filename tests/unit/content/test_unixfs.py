@@ -16,6 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from lichen.content.cid import RAW, Cid
+from lichen.content.digest_cache import DigestCache
+from lichen.content.directory_store import DirectoryStore
 from lichen.content.files import FileChangedError, show_path
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.unixfs import (
@@ -169,12 +171,18 @@ class TestFiles:
         with pytest.raises(UsageError, match="symbolic link"):
             hash_file(tmp_path / "link", follow_symlinks=False)
 
-    def test_a_file_the_kernel_makes_up_is_read_to_its_end(self):
-        path = Path("/proc/self/cmdline")
+    @pytest.mark.parametrize("name", ["/proc/self/cmdline", "/sys/kernel/mm/transparent_hugepage/enabled"])
+    def test_a_file_the_kernel_makes_up_is_read_to_its_end(self, name, tmp_path):
+        path = Path(name)
         if not path.exists():
-            pytest.skip("no /proc here")
-        assert path.stat().st_size == 0
-        assert hash_file(path) == hash_bytes(path.read_bytes())
+            pytest.skip(f"no {name} here")
+        data = path.read_bytes()
+        assert path.stat().st_size != len(data)
+        assert hash_file(path) == hash_bytes(data)
+        assert DirectoryStore(tmp_path / "store").put_file(path) == hash_bytes(data)
+        with DigestCache(tmp_path / "digests.sqlite", now_ns=lambda: 2**62) as cache:
+            assert cache.hash_file(path) == cache.hash_file(path) == hash_bytes(data)
+            assert cache.digest_file(path) == hash_bytes(data).sha256
 
     def test_an_undecodable_name_is_no_obstacle(self, tmp_path):
         path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n\x1b[31m")
