@@ -36,16 +36,16 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[\w+-]*)[^`]*$
 _DIRECTIVE = re.compile(r"^\s*<!--\s*(?P<name>run|file|exits|not run)\s*(?::\s*(?P<value>.+?))?\s*-->\s*$")
 _VARYING = re.compile(
     r"(?P<ellipsis>…|\.\.\.)"
-    r"|(?P<identifier>(?<![\w/])(?=[\w+=-]*\d)[\w+=-]{12,})"
-    r"|(?P<unit>(?<=\d )(?:[µmkMGT]?(?:J|Wh|W|s)|[kMGT]?i?B|min|h|d)\b)"
-    r"|(?P<number>\d+(?:[.,:]\d+)*)"
+    r"|(?P<identifier>(?<!\w)(?=[\w+=-]*\d)[\w+=-]{12,})"
+    r"|(?P<unit>(?<=\d )(?:[nµmkMGT]?(?:J|Wh|W|s|gCO2e)|[kMGT]?i?B|min|h|d)\b)"
+    r"|(?P<number>\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?)"
     r"|(?P<blank>\s+)"
 )
 _MATCHES = {
     "ellipsis": ".*?",
     "identifier": r"[\w+=-]+",
     "unit": r"[µ\w]+",
-    "number": r"\d+(?:[.,:]\d+)*",
+    "number": r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?",
     "blank": r"\s+",
 }
 
