@@ -14,6 +14,7 @@
     ├── FormatVersionError      written by a newer Lichen than this one
     ├── Rejected                a contract's rule said no
     ├── StorageError            disk or database failed
+    │   └── FileChangedError    a file was written to while it was read
     ├── NetworkError            a peer could not be reached, or the answer was lost
     ├── RemoteProtocolError     a peer broke the protocol
     └── MeterError              energy could not be measured as asked
@@ -29,6 +30,7 @@ from typing import ClassVar
 __all__ = [
     "CorruptLedgerError",
     "EncodingError",
+    "FileChangedError",
     "FormatVersionError",
     "KeyFileError",
     "LichenError",
@@ -170,6 +172,12 @@ class StorageError(LichenError):
 
     code = "storage"
     exit_status = 6
+
+
+class FileChangedError(StorageError):
+    """A file was written to, replaced or truncated while it was being read, or since it was looked at."""
+
+    code = "file-changed"
 
 
 class NetworkError(LichenError):

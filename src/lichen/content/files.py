@@ -12,10 +12,9 @@ import stat
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
-from lichen.errors import StorageError, UsageError
+from lichen.errors import FileChangedError, StorageError, UsageError
 
 __all__ = [
-    "FileChangedError",
     "StatKey",
     "StrPath",
     "file_changed",
@@ -39,12 +38,6 @@ KIND_NAMES = {
     stat.S_IFBLK: "a block device",
     stat.S_IFLNK: "a symbolic link",
 }
-
-
-class FileChangedError(StorageError):
-    """A file was edited, replaced or truncated while it was being read."""
-
-    code = "file-changed"
 
 
 class StatKey(NamedTuple):

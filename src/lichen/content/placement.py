@@ -16,7 +16,6 @@ from pathlib import Path
 
 from lichen.content.cid import Cid
 from lichen.content.files import (
-    FileChangedError,
     StatKey,
     StrPath,
     kind_name,
@@ -25,7 +24,7 @@ from lichen.content.files import (
     show_path,
 )
 from lichen.content.unixfs import fill_from_descriptor, layout_of_stream
-from lichen.errors import UsageError
+from lichen.errors import FileChangedError, UsageError
 
 __all__ = ["Destination"]
 

@@ -13,9 +13,9 @@ import pytest
 
 from lichen.content.digest_cache import PRELOAD_COUNT, DigestCache
 from lichen.content.digest_table import KEY_PACKING, SCHEMA_VERSION
-from lichen.content.files import FileChangedError, StatKey
+from lichen.content.files import StatKey
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
-from lichen.errors import UsageError
+from lichen.errors import FileChangedError, UsageError
 
 SECOND = 1_000_000_000
 

@@ -13,10 +13,9 @@ from lichen.content.cid import Cid
 from lichen.content.dag_pb import Link
 from lichen.content.digest_cache import DigestCache
 from lichen.content.directory import build_directory, hash_directory
-from lichen.content.files import FileChangedError
 from lichen.content.hamt import build_shards, murmur3_64
 from lichen.content.unixfs import hash_bytes, hash_file
-from lichen.errors import UsageError
+from lichen.errors import FileChangedError, UsageError
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "unixfs"
 ENTRIES = json.loads((VECTORS / "directories.json").read_text("utf-8"))

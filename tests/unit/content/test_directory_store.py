@@ -21,10 +21,10 @@ import pytest
 
 from lichen.content.cid import Cid
 from lichen.content.directory_store import DirectoryStore
-from lichen.content.files import FileChangedError
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
 from lichen.errors import (
+    FileChangedError,
     FormatVersionError,
     NotFoundError,
     StorageError,

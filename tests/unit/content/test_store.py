@@ -9,12 +9,11 @@ import stat
 import pytest
 
 from lichen.content.directory_store import DirectoryStore
-from lichen.content.files import FileChangedError
 from lichen.content.memory_store import MemoryStore
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.store import ArtefactStore
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
-from lichen.errors import NotFoundError, UsageError
+from lichen.errors import FileChangedError, NotFoundError, UsageError
 
 SIZES = [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, BUFFER_SIZE + 1]
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from lichen.content.cid import RAW, Cid
 from lichen.content.digest_cache import DigestCache
 from lichen.content.directory_store import DirectoryStore
-from lichen.content.files import FileChangedError, show_path
+from lichen.content.files import show_path
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.unixfs import (
     CHUNK_SIZE,
@@ -29,7 +29,7 @@ from lichen.content.unixfs import (
     hash_stream,
     layout_of_stream,
 )
-from lichen.errors import LichenError, UsageError
+from lichen.errors import FileChangedError, LichenError, UsageError
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "unixfs"
 
