@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, command_key, family_key
-from lichen.runs.surroundings import Difference, Surroundings, first_difference
+from lichen.runs.surroundings import Difference, Surroundings, differences
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,6 +28,7 @@ __all__ = ["Answer", "EarlierRun", "Nearest", "ReusePolicy", "earlier_run", "loo
 
 _SHAPES_MAX = 256
 _CANDIDATES_MAX = 64
+_COMPARED_MAX = 16
 _COLUMNS = (
     "idx, member, status, reusable, reason, time_unix_ms, exact, same_work, energy_joules, relative_u95, "
     "duration_seconds, method, boundary, exit_status, manifest, metrics"
@@ -131,7 +132,7 @@ class Answer:
         run: The run it is about; None for a miss.
         manifest: Its manifest.
         note: Why an offer is not a hit.
-        difference: On a miss, the first difference from the most recent run of the same request.
+        difference: On a miss, the first difference from the recorded run of the same request that is most like it now.
         compared: The run that difference is from.
         parts: Parts computed now for the most recent shape; None when the request is new.
         level: ``exact`` or ``same-work``.
@@ -204,11 +205,28 @@ def look_up(
             best = answer
         if best.kind == "hit":
             return best
-        if best.kind == "miss" and best.difference is None:
-            best.parts = best.parts or parts
-            best.difference = first_difference(shape, now)
-            best.compared = earlier_run(workspace.ledger.connection, latest)
+        best.parts = best.parts or parts
+    if best.kind == "miss" and best.parts is not None:
+        _explain_miss(workspace, command, surroundings, key, best)
     return best
+
+
+def _explain_miss(
+    workspace: Workspace, command: Command, surroundings: Surroundings, key: bytes, answer: Answer
+) -> None:
+    """Find the recorded run of this request from which the fewest items differ now, and the first of them."""
+    fewest = None
+    for run in runs_by(workspace.ledger.connection, "command", key, _COMPARED_MAX):
+        try:
+            manifest = workspace.manifest(run.manifest_cid)
+        except LichenError:
+            continue
+        now = replace(surroundings.redo(manifest), seeds=dict(command.seeds))
+        found = list(differences(manifest, now))
+        if fewest is None or len(found) < fewest:
+            fewest = len(found)
+            answer.difference = found[0] if found else None
+            answer.compared = run
 
 
 _RANK = {"miss": 0, "same-work": 1, "offer": 2, "hit": 3}

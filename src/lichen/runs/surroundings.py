@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lichen.runs.interpreter import Interpreter, distribution_versions
 from lichen.runs.manifest import Manifest
 from lichen.runs.project import Project
 
-__all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "first_difference"]
+__all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differences"]
 
 STDIN = "{stdin}"
 MISSING = "missing"
@@ -236,35 +236,29 @@ def _nvidia_driver() -> str | None:
         return None
 
 
-def first_difference(before: Manifest, now: Manifest) -> Difference | None:
-    """Find the first item in which two manifests differ, code before data before the rest.
+def differences(before: Manifest, now: Manifest) -> Iterator[Difference]:
+    """Give every item in which two manifests differ, what a person would look at first coming first.
 
-    Returns:
-        The difference a person would look at first, or None.
+    Args:
+        before: Of the earlier run.
+        now: The same items as they are now; see :meth:`Surroundings.redo`.
     """
     if before.command != now.command or before.cwd != now.cwd:
-        return Difference("command", "", " ".join(before.command), " ".join(now.command))
+        yield Difference("command", "", " ".join(before.command), " ".join(now.command))
     for name in before.absent:
         if name not in now.absent:
-            return Difference("absent", name, None, "there")
-    sections = (
-        "code",
-        "data",
-        "present",
-        "listings",
-        "modules",
-        "variables",
-        "distributions",
-        "environment",
-        "executables",
-    )
-    for section in sections:
+            yield Difference("absent", name, None, "there")
+    for section in _SECTIONS:
         old: Mapping[str, str | None] = getattr(before, section)
         new: Mapping[str, str | None] = getattr(now, section)
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
-                return Difference(section, name, old.get(name), new.get(name))
+                yield Difference(section, name, old.get(name), new.get(name))
     for name in sorted(before.seeds.keys() | now.seeds.keys()):
         if before.seeds.get(name) != now.seeds.get(name):
-            return Difference("seed", name, before.seeds.get(name), now.seeds.get(name))
-    return None
+            yield Difference("seed", name, before.seeds.get(name), now.seeds.get(name))
+
+
+_SECTIONS = (
+    "code", "data", "present", "listings", "modules", "variables", "distributions", "environment", "executables",
+)  # fmt: skip
