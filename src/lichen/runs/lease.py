@@ -27,7 +27,6 @@ import os
 import random
 import re
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Final
 
 from lichen.runs.processes import ProcessIdentity, ancestors, this_process
+from lichen.runs.signal_relay import withheld_signals
 
 __all__ = ["LEASE_VARIABLE", "Held", "Lease"]
 
@@ -336,12 +336,8 @@ class _Heartbeat:
 
     def __enter__(self) -> None:
         self._thread = threading.Thread(target=self._beat, name="lichen-lease", daemon=True)
-        # Signals are the main thread's; a thread made now would otherwise be given some of them.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
+        with withheld_signals():
             self._thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

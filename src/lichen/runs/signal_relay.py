@@ -8,6 +8,10 @@ back either.
 
 Signals that Lichen was started with as ignored (``nohup``, a background job of a plain shell) stay ignored by both.
 
+A thread that was started before with these signals open can be given them instead, and then nobody learns who sent
+them: start threads inside ``withheld_signals()``. Without that, what a keyboard can send is taken to come from it
+while we are in the foreground.
+
 Limit: a signal sent with ``kill -- -GROUP`` from outside looks like one sent to Lichen alone, so the command gets it
 twice, unless the two coincide. ``sudo`` behaves the same way.
 
@@ -23,12 +27,22 @@ import signal
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-__all__ = ["RELAYED", "STOP_SIGNALS", "Arrival", "SignalRelay", "descends_from", "must_pass_on"]
+from lichen.runs.processes import ancestors
+
+__all__ = [
+    "RELAYED",
+    "STOP_SIGNALS",
+    "Arrival",
+    "SignalRelay",
+    "descends_from",
+    "must_pass_on",
+    "withheld_signals",
+]
 
 RELAYED: Final = (
     signal.SIGINT,
@@ -41,12 +55,12 @@ RELAYED: Final = (
     signal.SIGCONT,
     signal.SIGWINCH,
 )
+_FROM_KEYBOARD: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _SI_USER = 0  # of kill(2); positive codes are the kernel's own, negative ones sigqueue(3) and the like
 _SIGNALFD_INFO_BYTES: Final = 128
 _SFD_NONBLOCK_CLOEXEC: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGSET_BYTES: Final = 128  # (= 1024 bits) glibc's sigset_t; musl's is no larger
-_ANCESTORS_MAX: Final = 64
 
 _Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
@@ -145,6 +159,16 @@ class SignalRelay:
         self._arrivals.append(Arrival(number, None))
 
 
+@contextlib.contextmanager
+def withheld_signals() -> Iterator[None]:
+    """Keep signals from this thread and from threads started here; they arrive afterwards, in the main thread."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _read_now(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, _SIGNALFD_INFO_BYTES * 16)
@@ -164,7 +188,7 @@ def must_pass_on(arrival: Arrival, child: int) -> bool:
     if arrival.number == signal.SIGHUP and arrival.by_kernel and os.getsid(0) == os.getpid():
         return True  # of a terminal that went away the kernel tells the session leader only
     if arrival.by_kernel is None:
-        return not _is_foreground()
+        return arrival.number not in _FROM_KEYBOARD or not _is_foreground()
     return not arrival.by_kernel and not descends_from(arrival.sender, child)
 
 
@@ -184,17 +208,7 @@ def _is_foreground() -> bool:
 
 def descends_from(pid: int, ancestor: int) -> bool:
     """Whether a process is another, or a child of it, or a child of such."""
-    for _ in range(_ANCESTORS_MAX):
-        if pid == ancestor:
-            return True
-        if pid <= 1:
-            return False
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a kernel interface, not a file
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return False
-    return False
+    return ancestor in ancestors(pid)
 
 
 def _open_signalfd(numbers: set[int]) -> int | None:

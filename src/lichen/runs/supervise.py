@@ -12,8 +12,8 @@
     end_as(outcome) -> NoReturn       leave the process the way the command ended, for the command line to call last
 
 The caller starts and finishes the tracer and gives its variables in ``environment``; here it is only polled. The
-account is prepared, polled and finished here. Call from the main thread, before other threads are started: Python
-handles signals nowhere else.
+account is prepared, polled and finished here. Call from the main thread, since Python handles signals nowhere else, and
+start other threads inside ``signal_relay.withheld_signals()``.
 
 Rules upheld:
 
@@ -375,7 +375,9 @@ class _Run:
 
     def _handle_signals(self) -> None:
         for arrival in self._relay.arrivals():
-            if arrival.number == signal.SIGCHLD:
+            if arrival.number == signal.SIGCHLD or (
+                arrival.number == signal.SIGWINCH and arrival.sender == os.getpid()
+            ):
                 continue
             if arrival.number == signal.SIGWINCH and self._streams.copy_window_size():
                 # The terminal told the command before we could tell our own terminal its new size.

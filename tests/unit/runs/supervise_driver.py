@@ -1,6 +1,6 @@
 """Run a command under supervise and write how it ended as JSON: what the tests of supervise start and look at.
 
-Usage: supervise_driver.py REPORT [--account] [--stdin inherit] -- COMMAND...
+Usage: supervise_driver.py REPORT [--account] [--thread] [--stdin inherit] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from lichen.runs.supervise import end_as, supervise
@@ -21,6 +22,8 @@ def main() -> None:
         from lichen.energy.attribution import TreeAccount
 
         account = TreeAccount()
+    if "--thread" in options:  # one that takes signals away from the main thread
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     outcome = supervise(command, account=account, stdin="inherit" if "inherit" in options else "auto")
     described = {
         "exit_status": outcome.exit_status,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import UsageError
+from lichen.runs.signal_relay import RELAYED, withheld_signals
 from lichen.runs.supervise import Outcome, supervise
 
 DRIVER = str(Path(__file__).with_name("supervise_driver.py"))
@@ -347,6 +348,17 @@ def test_a_signal_in_a_process_with_more_threads_reaches_the_command(tmp_path: P
     timer.join()
     assert result[0].exit_status == 17
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_threads_started_while_signals_are_withheld_never_get_one() -> None:
+    masks: list[set[int]] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with withheld_signals():
+        thread = threading.Thread(target=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        thread.start()
+    thread.join()
+    assert set(RELAYED) <= masks[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_an_ignored_hangup_stays_ignored(supervised: Supervised) -> None:

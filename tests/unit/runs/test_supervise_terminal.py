@@ -245,6 +245,18 @@ def test_a_signal_sent_to_the_supervisor_of_a_foreground_job_arrives_once(
     assert len(re.findall(rb"got SIGINT", terminal.screen)) == 1
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "key"])
+def test_with_another_thread_signals_still_arrive_once(opened: Opened, report: Path, name: str) -> None:
+    terminal = opened([sys.executable, DRIVER, str(report), "--thread", "--", *python(COUNT)])
+    terminal.wait_for(b"ready")
+    if name == "key":
+        terminal.press(b"\x03")
+    else:
+        os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.wait() == 11
+    assert len(re.findall(rb"got SIG", terminal.screen)) == 1
+
+
 def test_an_interrupted_command_ends_the_supervisor_by_the_same_signal(
     opened: Opened, supervised: Supervised, report: Path
 ) -> None:
@@ -299,13 +311,14 @@ def quoted(words: list[str]) -> bytes:
     return shlex.join(words).encode()
 
 
-LOOP = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo tick $i; sleep 0.02; done"
+# Not a shell's loop: a shell that is suspended while it starts a program waits for that program, which is suspended too.
+LOOP = "import time\nfor i in range(1, 1000): print(f'tick {i}'); time.sleep(0.02)"
 
 
 def test_suspending_and_resuming_works_as_for_any_job(
     shell: Terminal, supervised: Supervised, report: Path
 ) -> None:
-    shell.press(quoted(supervised("sh", "-c", f"{LOOP}; echo over")) + b"\n")
+    shell.press(quoted(supervised(*python(LOOP))) + b"\n")
     shell.wait_for(b"tick 5\r")
     shell.press(b"\x1a")
     shell.wait_for(rb"Stopped")
@@ -349,8 +362,8 @@ def test_a_background_job_goes_on_writing(shell: Terminal, supervised: Supervise
 def test_a_command_held_by_somebody_else_does_not_suspend_us(
     shell: Terminal, supervised: Supervised, tmp_path: Path
 ) -> None:
-    script = f"echo $$ > {tmp_path}/pid; {LOOP}"
-    shell.press(quoted(supervised("sh", "-c", script)) + b"\n")
+    script = f"import os\nopen('{tmp_path}/pid', 'w').write(str(os.getpid()))\n{LOOP}"
+    shell.press(quoted(supervised(*python(script))) + b"\n")
     shell.wait_for(b"tick 3\r")
     pid = int((tmp_path / "pid").read_text())
     os.kill(pid, signal.SIGSTOP)
