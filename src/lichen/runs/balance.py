@@ -114,18 +114,19 @@ class Balance:
         }
 
 
-def record_own_cost(directory: Path, command: str) -> None:
+def record_own_cost(directory: Path, command: str, cpu_seconds: float | None = None) -> None:
     """Write down what this process has used so far, children that ran a user's command left out.
 
     Args:
         directory: Ledger directory.
         command: Name of the Lichen command.
+        cpu_seconds: Processor time of Lichen's own, in a process that did other work too; that of the process when None.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     line = {
         "time_unix_ms": time.time_ns() // 1_000_000,
         "command": command,
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 6),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime if cpu_seconds is None else cpu_seconds, 6),
         "peak_rss_bytes": used.ru_maxrss * 1024,
     }
     path = directory / "cache" / OWN_COST_FILE

@@ -19,6 +19,7 @@ __all__ = [
     "METRICS_FILE",
     "RUN_DIRECTORY",
     "append_metrics",
+    "check_metrics",
     "collect_metrics",
     "misses_target",
     "parse_pattern",
@@ -49,9 +50,7 @@ def append_metrics(
         UsageError: A name or value that cannot be a metric.
     """
     directory = (os.environ if environ is None else environ).get(RUN_DIRECTORY)
-    row: dict[str, float | int] = {}
-    for name, value in values.items():
-        row[name] = _number(name, value)
+    row: dict[str, float | int] = {**check_metrics(values)}
     if not directory:
         return False
     if step is not None:
@@ -68,6 +67,18 @@ def append_metrics(
     finally:
         os.close(handle)
     return True
+
+
+def check_metrics(values: Mapping[str, object]) -> dict[str, float]:
+    """Turn metrics into numbers.
+
+    Args:
+        values: Anything with ``__float__`` by name.
+
+    Raises:
+        UsageError: A name or value that cannot be a metric.
+    """
+    return {name: _number(name, value) for name, value in values.items()}
 
 
 def _number(name: str, value: object) -> float:

@@ -1,0 +1,161 @@
+"""The same as `lichen find`, `show`, `log` and `verify`, from Python: ``lichen.open`` and ``lichen.find``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lichen.errors import UsageError
+
+if TYPE_CHECKING:
+    from lichen.ledger.audit import AuditReport
+    from lichen.runs.find import Found, Query
+    from lichen.runs.python_api import StrPath
+    from lichen.runs.verify import ReceiptReport
+    from lichen.runs.workspace import Workspace
+
+__all__ = ["LedgerHandle", "find", "open_ledger"]
+
+
+class LedgerHandle:
+    """A ledger, open for questions; made by :func:`open_ledger`.
+
+    Attributes:
+        directory: Where it lies.
+        id: Its id, 64 hexadecimal digits.
+        name: What people call it.
+        size: Count of entries.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.directory = workspace.directory
+        self.id: str = workspace.ledger.id
+        self.name: str = workspace.ledger.genesis.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._workspace.close()
+
+    @property
+    def size(self) -> int:
+        """Count of entries now."""
+        return self._workspace.ledger.size
+
+    def find(self, words: str | None = None, **conditions: Any) -> list[Found]:
+        """Search the record; the arguments are those of :func:`find`, but for ``ledger``."""
+        from lichen.runs.find import find as search
+
+        return search(self._workspace, _query(words, **conditions))
+
+    def show(self, reference: int | str = "@last") -> dict[str, Any]:
+        """Tell everything about one entry.
+
+        Args:
+            reference: Index, ``@last``, CID, digest or path of a file.
+
+        Raises:
+            NotFoundError: Nothing answers to it.
+        """
+        from lichen.runs.show import describe
+
+        return describe(self._workspace, str(reference))
+
+    def log(
+        self, *, limit: int | None = None, kind: str | None = None, member: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Tell the entries, newest first."""
+        from lichen.runs.show import log as tell
+
+        return tell(self._workspace, limit=limit, kind=kind, member=member)
+
+    def verify(self, receipt: StrPath | None = None) -> AuditReport | ReceiptReport:
+        """Verify a receipt against this ledger's log key, or, without one, derive the whole ledger again.
+
+        Returns:
+            What the receipt proves; or the audit's report, whose ``is_sound`` says whether everything held.
+
+        Raises:
+            VerificationError: The receipt does not hold.
+        """
+        from lichen.runs.verify import verify_ledger, verify_receipt_file
+
+        if receipt is None:
+            return verify_ledger(self._workspace)
+        return verify_receipt_file(Path(receipt), workspace=self._workspace)
+
+
+def open_ledger(path: StrPath | None = None) -> LedgerHandle:
+    """Open a ledger for questions.
+
+    Args:
+        path: Ledger directory, or the project around it; found as `lichen find` finds it when None.
+
+    Returns:
+        The ledger; a context manager.
+
+    Raises:
+        NotALedgerError: There is none.
+
+    Example:
+        >>> with lichen.open() as ledger:  # doctest: +SKIP
+        ...     ledger.show("@last")["status"]
+        'trained'
+    """
+    from lichen.runs.workspace import Workspace
+
+    return LedgerHandle(Workspace.find(os.fspath(path) if path is not None else None))
+
+
+def find(words: str | None = None, *, ledger: StrPath | None = None, **conditions: Any) -> list[Found]:
+    """Search the record for earlier work.
+
+    Args:
+        words: Text in the command line.
+        ledger: Ledger directory; found as `lichen find` finds it when None.
+        conditions: ``data`` (path), ``metric`` (``"accuracy>=0.9"``), ``file`` (path or SHA-256 in hexadecimal), ``fingerprint``
+            (hexadecimal), ``member``, ``kind``, ``order`` (``newest``, ``energy``, ``metric``), ``limit``, ``failed`` (failed
+            runs too).
+
+    Returns:
+        At most ``limit`` results.
+
+    Raises:
+        UsageError: A condition makes no sense.
+        NotFoundError: A path does not exist.
+
+    Example:
+        >>> lichen.find(data="clinic.csv", metric="accuracy>=0.9", order="energy")  # doctest: +SKIP
+        [Found(index=12, ...)]
+    """
+    with open_ledger(ledger) as handle:
+        return handle.find(words, **conditions)
+
+
+_CONDITIONS = ("data", "metric", "file", "fingerprint", "member", "kind", "order", "limit", "failed")
+
+
+def _query(words: str | None, **conditions: Any) -> Query:
+    from lichen.runs.find import Query, parse_metric_bound
+
+    unknown = sorted(set(conditions) - set(_CONDITIONS))
+    if unknown:
+        raise UsageError(f"find has no condition {unknown[0]!r}", remedy=f"It has: {', '.join(_CONDITIONS)}.")
+    given = {name: value for name, value in conditions.items() if value is not None}
+    if "data" in given:
+        given["data"] = Path(given["data"])
+    if "metric" in given:
+        given["metric"] = parse_metric_bound(given["metric"])
+    if "file" in given:
+        given["file"] = os.fspath(given["file"])
+    if "failed" in given:
+        given["with_failed"] = given.pop("failed")
+    return Query(words=words, **given)
