@@ -20,9 +20,10 @@ from lichen.ledger.genesis import Genesis
 from lichen.ledger.proof import consistency_proof, inclusion_proof, verify_consistency, verify_inclusion
 from lichen.ledger.receipt import Receipt, verify_receipt
 from lichen.ledger.seal import Seal
+from lichen.ledger.state_bucket import Bucket
 from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import MapProof, StateMap, verify_absence, verify_membership
-from lichen.ledger.state_nodes import Bucket, MemoryNodes
+from lichen.ledger.state_nodes import MemoryNodes
 from lichen.ledger.state_store import StateStore
 from lichen.ledger.state_tree import StateTree
 from lichen.ledger.tree import leaf_hash, root_of

@@ -6,24 +6,20 @@ auditor checks them here, from keys and values alone, with no more in memory tha
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lichen.ledger.state_map import EMPTY_STATE_ROOT, state_leaf_hash
+from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, damaged
+from lichen.ledger.state_map import EMPTY_STATE_ROOT, KEY_BITS
 from lichen.ledger.state_nodes import (
     BUCKET,
-    BUCKET_COUNT_MAX,
     EMPTY,
     NOTHING,
     SLOT_COUNT,
     STRIDE_BITS,
     TILE,
-    Bucket,
     NodeStore,
     Tile,
-    damaged,
-    subtree_hash,
 )
 from lichen.ledger.state_tree import DEPTH_MAX, ROOT_NODE
 
@@ -98,15 +94,16 @@ def _check_bucket(nodes: NodeStore, node: int, depth: int, pieces: Pieces) -> by
         raise damaged(f"bucket {node:x} is missing")
     bucket = Bucket.from_bytes(data)
     pieces.bucket_count += 1
-    pieces.key_count += len(bucket.keys)
-    if len(bucket.keys) > BUCKET_COUNT_MAX and depth < DEPTH_MAX:
+    pieces.key_count += len(bucket)
+    if len(bucket) > BUCKET_COUNT_MAX and depth < DEPTH_MAX:
         raise damaged(f"bucket {node:x} holds too many keys")
     if any(one >= other for one, other in pairwise(bucket.keys)):
         raise damaged(f"the keys of bucket {node:x} are not in order")
     prefix_bits = STRIDE_BITS * depth
-    for key, leaf, value in zip(*bucket, strict=True):
-        if 1 << prefix_bits | int.from_bytes(key, "big") >> (256 - prefix_bits) != node:
+    for key in bucket.keys:
+        if 1 << prefix_bits | int.from_bytes(key, "big") >> (KEY_BITS - prefix_bits) != node:
             raise damaged(f"key {key.hex()} does not belong in bucket {node:x}")
-        if state_leaf_hash(key, hashlib.sha256(value).digest()) != leaf:
-            raise damaged(f"the value at key {key.hex()} is not the one that was stored")
-    return subtree_hash(bucket.keys, bucket.leaves)
+    fresh = Bucket.from_items(list(bucket.items()))
+    if fresh.to_bytes() != data:
+        raise damaged(f"bucket {node:x} is not the one that its keys and values call for")
+    return fresh.hash()

@@ -2,7 +2,7 @@
 
 The tree of :mod:`lichen.ledger.state_map` is cut every five bits. The piece for a prefix of the keys is
 
-* a *bucket* when at most 64 keys have the prefix: their keys, leaf hashes and values, sorted;
+* a *bucket* (:mod:`lichen.ledger.state_bucket`) when at most 64 keys have the prefix;
 * a *tile* when more have it: 32 slots for the next five bits, and the hashes of the places above them.
 
 Which pieces exist depends only on the keys stored, as the root does, so two stores with the same content hold the same
@@ -18,26 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from lichen.errors import CorruptLedgerError
-from lichen.ledger.state_map import KEY_BITS, state_inner_hash
+from lichen.ledger.state_bucket import damaged
 
-__all__ = [
-    "BUCKET_COUNT_MAX",
-    "Bucket",
-    "MemoryNodes",
-    "NodeStore",
-    "OverlayNodes",
-    "Tile",
-    "damaged",
-    "subtree_hash",
-]
+__all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile"]
 
 STRIDE_BITS = 5
 SLOT_COUNT: int = 2**STRIDE_BITS  # (= 32)
-BUCKET_COUNT_MAX = 64  # keys
 HEAD_BYTES = 16
 TILE_BYTES = HEAD_BYTES + (2 * SLOT_COUNT - 2) * 32  # (= 2000) so that two rows share a page of 4096 bytes
 
@@ -121,40 +109,6 @@ def _put(pieces: dict[int, bytes], node: int, data: bytes | None) -> None:
         pieces[node] = data
 
 
-class Bucket(NamedTuple):
-    """At most 64 keys, sorted, with their leaf hashes and values."""
-
-    keys: list[bytes]
-    leaves: list[bytes]
-    values: list[bytes]
-
-    def to_bytes(self) -> bytes:
-        """Write count, keys, leaf hashes, lengths of values, values."""
-        count = len(self.keys)
-        lengths = struct.pack(f">{count}H", *map(len, self.values))
-        return b"".join([count.to_bytes(2, "big"), *self.keys, *self.leaves, lengths, *self.values])
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Bucket:
-        """Read a bucket.
-
-        Raises:
-            CorruptLedgerError: The lengths in it do not add up.
-        """
-        count = int.from_bytes(data[:2], "big")
-        start = 2 + 66 * count
-        if count == 0 or len(data) < start:
-            raise damaged("a bucket is cut short")
-        hashes = struct.unpack_from("32s" * (2 * count), data, 2)
-        values = []
-        for length in struct.unpack_from(f">{count}H", data, 2 + 64 * count):
-            values.append(data[start : start + length])
-            start += length
-        if start != len(data):
-            raise damaged("the values of a bucket do not add up to its size")
-        return cls(list(hashes[:count]), list(hashes[count:]), values)
-
-
 class Tile:
     """32 slots for the next five bits of the keys, and the hashes between them and the tile's own.
 
@@ -201,11 +155,12 @@ class Tile:
         Returns:
             The tile's own hash.
         """
+        data = self._data
         places = {(SLOT_COUNT + slot) >> 1 for slot in slots}
         while places != {1}:
             for place in places:
                 at = _PLACES + 32 * place
-                self._data[at : at + 32] = self.joined(place)
+                data[at : at + 32] = self.joined(place)
             places = {place >> 1 for place in places}
         return self.joined(1)
 
@@ -216,48 +171,14 @@ class Tile:
 
     def joined(self, place: int = 1) -> bytes:
         """Compute what stands in a place from the two below it."""
-        left, right = self.halves(place)
-        if left == NOTHING:
-            return right
-        if right == NOTHING:
-            return left
-        return state_inner_hash(self.bit(place), left, right)
+        data, at = self._data, _PLACES + 64 * place
+        if data.startswith(NOTHING, at):
+            return bytes(data[at + 32 : at + 64])
+        if data.startswith(NOTHING, at + 32):
+            return bytes(data[at : at + 32])
+        bit = self._first_bit + place.bit_length() - 1
+        return hashlib.sha256(b"\x03%c%s" % (bit, data[at : at + 64])).digest()
 
     def bit(self, place: int) -> int:
         """Return the bit of the keys that a place parts them by."""
         return self._first_bit + place.bit_length() - 1
-
-
-def subtree_hash(keys: Sequence[bytes], leaves: Sequence[bytes]) -> bytes:
-    """Hash the tree over some leaves in one pass.
-
-    Args:
-        keys: At least one key, sorted, no two equal.
-        leaves: Their leaf hashes.
-
-    Returns:
-        The root over them, 32 bytes.
-    """
-    sha256 = hashlib.sha256
-    numbers = [int.from_bytes(key, "big") for key in keys]
-    hashes = [leaves[0]]
-    bits: list[int] = []  # where each waiting subtree parts from the next, falling towards the right edge
-    for at in range(1, len(numbers)):
-        bit = KEY_BITS - (numbers[at - 1] ^ numbers[at]).bit_length()
-        while bits and bits[-1] > bit:
-            right = hashes.pop()
-            hashes[-1] = sha256(b"\x03%c%s%s" % (bits.pop(), hashes[-1], right)).digest()
-        bits.append(bit)
-        hashes.append(leaves[at])
-    while bits:
-        right = hashes.pop()
-        hashes[-1] = sha256(b"\x03%c%s%s" % (bits.pop(), hashes[-1], right)).digest()
-    return hashes[0]
-
-
-def damaged(what: str) -> CorruptLedgerError:
-    """Build the error for stored state that contradicts itself."""
-    return CorruptLedgerError(
-        f"the stored state is damaged: {what}",
-        remedy="Restore the ledger from a copy; `lichen verify` shows how far its entries are sound.",
-    )

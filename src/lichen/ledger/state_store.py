@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from lichen.errors import CorruptLedgerError, NotFoundError, UsageError
+from lichen.ledger.state_bucket import damaged
 from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import (
     EMPTY_STATE_ROOT,
@@ -26,7 +27,7 @@ from lichen.ledger.state_map import (
     verify_absence,
     verify_membership,
 )
-from lichen.ledger.state_nodes import OverlayNodes, damaged
+from lichen.ledger.state_nodes import OverlayNodes
 from lichen.ledger.state_tree import Change, StateTree
 
 __all__ = ["STATE_SCHEMA", "VERSION_COUNT_KEPT", "StateStore"]

@@ -10,37 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from lichen.ledger.state_map import (
-    EMPTY_STATE_ROOT,
-    MapProof,
-    first_difference,
-    key_bit,
-    state_leaf_hash,
-)
+from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, apply_changes, damaged
+from lichen.ledger.state_map import EMPTY_STATE_ROOT, MapProof, key_bit
 from lichen.ledger.state_nodes import (
     BUCKET,
-    BUCKET_COUNT_MAX,
     EMPTY,
     NOTHING,
     SLOT_COUNT,
     STRIDE_BITS,
     TILE,
-    Bucket,
     NodeStore,
     Tile,
-    damaged,
-    subtree_hash,
 )
 
 __all__ = ["Change", "StateTree"]
 
 DEPTH_MAX = (
     12  # below 60 bits of common prefix a bucket is not split: 65 such keys cost about 2**63 hashes to find
+)
+REBUILT_FROM_COUNT = (
+    6  # from so many changes on, hashing a whole bucket costs less than the ways up from each
 )
 ROOT_NODE = 1  # a node's number: a one, then the bits of its prefix
 _PREFIX = struct.Struct(">Q")
@@ -73,7 +66,7 @@ class StateTree:
         kind = self._root_kind()
         if kind == TILE:
             return self._tile(ROOT_NODE, 0).count
-        return len(self._bucket(ROOT_NODE).keys) if kind == BUCKET else 0
+        return len(self._bucket(ROOT_NODE)) if kind == BUCKET else 0
 
     def root(self) -> bytes:
         """Return the root of the map, 32 bytes."""
@@ -81,8 +74,7 @@ class StateTree:
         if kind == TILE:
             return self._tile(ROOT_NODE, 0).joined()
         if kind == BUCKET:
-            bucket = self._bucket(ROOT_NODE)
-            return subtree_hash(bucket.keys, bucket.leaves)
+            return self._bucket(ROOT_NODE).hash()
         return EMPTY_STATE_ROOT
 
     def get(self, key: bytes) -> bytes | None:
@@ -99,8 +91,8 @@ class StateTree:
         if kind == EMPTY:
             return None
         bucket = self._bucket(node)
-        at = bisect_left(bucket.keys, key)
-        return bucket.values[at] if at < len(bucket.keys) and bucket.keys[at] == key else None
+        at, present = bucket.find(key)
+        return bucket.value(at) if present else None
 
     def apply(self, changes: Iterable[Change]) -> list[Change]:
         """Set and remove keys.
@@ -142,12 +134,12 @@ class StateTree:
             kind = tile.kind(slot)
             node, depth = node << STRIDE_BITS | slot, depth + 1
         bucket = self._bucket(node)
-        at = _descend_bucket(bucket, key, steps)
-        steps.reverse()
-        reached, value = bucket.keys[at], bucket.values[at]
+        at = bucket.reach(key)
+        reached, value = bucket.keys[at], bucket.value(at)
+        upward = (*bucket.path(at), *reversed(steps))
         if reached == key:
-            return value, MapProof(tuple(steps))
-        return None, MapProof(tuple(steps), (reached, hashlib.sha256(value).digest()))
+            return value, MapProof(upward)
+        return None, MapProof(upward, (reached, hashlib.sha256(value).digest()))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Walk over keys and values in the order of the keys.
@@ -168,8 +160,7 @@ class StateTree:
             for slot in range(SLOT_COUNT):
                 yield from self._items(node << STRIDE_BITS | slot, depth + 1, tile.kind(slot))
         elif kind == BUCKET:
-            bucket = self._bucket(node)
-            yield from zip(bucket.keys, bucket.values, strict=True)
+            yield from self._bucket(node).items()
 
     def _change(
         self, node: int, depth: int, kind: int, changes: Sequence[Change], undo: list[Change]
@@ -177,17 +168,21 @@ class StateTree:
         """Apply changes below a node; None when nothing did change."""
         if kind == TILE:
             return self._change_tile(node, depth, self._tile(node, depth), changes, undo)
-        old = self._bucket(node) if kind == BUCKET else Bucket([], [], [])
-        new = _merged(old, changes, undo)
-        if new is None:
+        bucket = self._bucket(node) if kind == BUCKET else Bucket.from_items(())
+        before = len(bucket)
+        if len(changes) > REBUILT_FROM_COUNT:
+            bucket, undone = _rebuilt(bucket, changes)
+        else:
+            undone = apply_changes(bucket, changes)
+        if not undone:
             return None
-        gained = len(new.keys) - len(old.keys)
-        if len(new.keys) <= BUCKET_COUNT_MAX or depth == DEPTH_MAX:
-            return self._store_bucket(node, new, gained)
+        undo += undone
+        gained = len(bucket) - before
+        if len(bucket) <= BUCKET_COUNT_MAX or depth == DEPTH_MAX:
+            return self._store_bucket(node, bucket, gained)
         if kind == BUCKET:
             self._nodes.put_bucket(node, None)
-        pairs = list(zip(new.keys, new.values, strict=True))
-        split = self._change_tile(node, depth, Tile(None, depth), pairs, [])
+        split = self._change_tile(node, depth, Tile(None, depth), list(bucket.items()), [])
         return split and split._replace(gained=gained)
 
     def _change_tile(
@@ -196,9 +191,9 @@ class StateTree:
         """Apply changes to the slots of a tile, rehash what lies above them, and store it."""
         gained = 0
         slots: set[int] = set()
-        for slot, group in groupby(changes, key=lambda change: _slot(change[0], depth)):
+        for slot, group in _by_slot(changes, depth):
             child = node << STRIDE_BITS | slot
-            result = self._change(child, depth + 1, tile.kind(slot), list(group), undo)
+            result = self._change(child, depth + 1, tile.kind(slot), group, undo)
             if result is not None:
                 tile.put(slot, result.kind, result.hash)
                 gained += result.gained
@@ -214,22 +209,21 @@ class StateTree:
 
     def _collapse(self, node: int, tile: Tile, gained: int) -> _Result:
         """Turn a tile whose keys fit a bucket into one."""
-        whole = Bucket([], [], [])
+        whole: list[tuple[bytes, bytes]] = []
         for slot in range(SLOT_COUNT):
             if tile.kind(slot) != EMPTY:
                 child = node << STRIDE_BITS | slot
-                for into, part in zip(whole, self._bucket(child), strict=True):
-                    into.extend(part)
+                whole += self._bucket(child).items()
                 self._nodes.put_bucket(child, None)
         self._nodes.put_tile(node, None)
-        return self._store_bucket(node, whole, gained)
+        return self._store_bucket(node, Bucket.from_items(whole), gained)
 
     def _store_bucket(self, node: int, bucket: Bucket, gained: int) -> _Result:
-        if not bucket.keys:
+        if len(bucket) == 0:
             self._nodes.put_bucket(node, None)
             return _Result(EMPTY, NOTHING, gained)
         self._nodes.put_bucket(node, bucket.to_bytes())
-        return _Result(BUCKET, subtree_hash(bucket.keys, bucket.leaves), gained)
+        return _Result(BUCKET, bucket.hash(), gained)
 
     def _tile(self, node: int, depth: int) -> Tile:
         data = self._nodes.tile(node)
@@ -242,6 +236,31 @@ class StateTree:
         if data is None:
             raise damaged(f"bucket {node:x} is missing")
         return Bucket.from_bytes(data)
+
+
+def _by_slot(changes: Sequence[Change], depth: int) -> Iterator[tuple[int, Sequence[Change]]]:
+    """Group sorted changes by the slot of a tile that they fall into."""
+    if len(changes) == 1:
+        yield _slot(changes[0][0], depth), changes
+        return
+    for slot, group in groupby(changes, key=lambda change: _slot(change[0], depth)):
+        yield slot, list(group)
+
+
+def _rebuilt(bucket: Bucket, changes: Sequence[Change]) -> tuple[Bucket, list[Change]]:
+    """Apply many changes to a bucket at once; return the new bucket and what undoes them."""
+    values = dict(bucket.items())
+    undo: list[Change] = []
+    for key, value in changes:
+        old = values.get(key)
+        if value == old:
+            continue
+        undo.append((key, old))
+        if value is None:
+            del values[key]
+        else:
+            values[key] = value
+    return Bucket.from_items(sorted(values.items())), undo
 
 
 def _slot(key: bytes, depth: int) -> int:
@@ -262,49 +281,3 @@ def _descend_tile(tile: Tile, key: bytes, steps: list[tuple[int, bytes]]) -> int
             steps.append((bit, left if turn else right))
         place = 2 * place + turn
     return place - SLOT_COUNT
-
-
-def _descend_bucket(bucket: Bucket, key: bytes, steps: list[tuple[int, bytes]]) -> int:
-    """Follow a key's lookup through a bucket, noting the sibling at each node passed; return where it ends."""
-    keys, leaves = bucket.keys, bucket.leaves
-    low, high = 0, len(keys)
-    while high - low > 1:
-        bit = first_difference(keys[low], keys[high - 1])
-        middle = next(at for at in range(low + 1, high) if key_bit(keys[at], bit))
-        if key_bit(key, bit):
-            steps.append((bit, subtree_hash(keys[low:middle], leaves[low:middle])))
-            low = middle
-        else:
-            steps.append((bit, subtree_hash(keys[middle:high], leaves[middle:high])))
-            high = middle
-    return low
-
-
-def _merged(bucket: Bucket, changes: Sequence[Change], undo: list[Change]) -> Bucket | None:
-    """Return a bucket with changes applied, or None when they change nothing.
-
-    Raises:
-        CorruptLedgerError: A value that is replaced is not the one its leaf hash commits to.
-    """
-    keys, leaves, values = list(bucket.keys), list(bucket.leaves), list(bucket.values)
-    before = len(undo)
-    for key, value in changes:
-        at = bisect_left(keys, key)
-        present = at < len(keys) and keys[at] == key
-        old = values[at] if present else None
-        if value == old:
-            continue
-        undo.append((key, old))
-        if old is not None and state_leaf_hash(key, hashlib.sha256(old).digest()) != leaves[at]:
-            raise damaged(f"the value at key {key.hex()} is not the one that was stored")
-        if value is None:
-            del keys[at], leaves[at], values[at]
-            continue
-        leaf = state_leaf_hash(key, hashlib.sha256(value).digest())
-        if present:
-            leaves[at], values[at] = leaf, value
-        else:
-            keys.insert(at, key)
-            leaves.insert(at, leaf)
-            values.insert(at, value)
-    return Bucket(keys, leaves, values) if len(undo) > before else None

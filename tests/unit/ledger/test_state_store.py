@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import CorruptLedgerError, EncodingError, NotFoundError, UsageError
+from lichen.ledger.state_bucket import BUCKET_COUNT_MAX
 from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import EMPTY_STATE_ROOT, StateMap, verify_absence, verify_membership
-from lichen.ledger.state_nodes import BUCKET_COUNT_MAX, MemoryNodes
+from lichen.ledger.state_nodes import MemoryNodes
 from lichen.ledger.state_store import VERSION_COUNT_KEPT, StateStore
 from lichen.ledger.state_tree import StateTree
 
@@ -228,10 +229,12 @@ def test_flipped_bits_are_found(file: Path, table: str, position: int) -> None:
 
 def test_a_replaced_value_is_checked_against_its_leaf(file: Path) -> None:
     connection, store = open_store(file)
-    store.update(1, {key(0): b"value"})
+    first, second = sorted([key(0), key(1)])
+    store.update(1, {first: b"value", second: b"value"})
     damage(connection, "state_buckets", -1)
-    with pytest.raises(CorruptLedgerError, match="not the one that was stored"):
-        store.update(2, {key(0): b"other"})
+    for value in (b"other", None):
+        with pytest.raises(CorruptLedgerError, match="not the one that was stored"):
+            store.update(2, {second: value})
     connection.close()
 
 
