@@ -14,8 +14,8 @@ any, after ``<!-- file: N -->``  is written to the file N, so that later blocks 
 The blocks of one document share a folder, which is empty at first, and the shell's folder and exported variables. A
 command goes on over lines that start with ``>``, as at a prompt. What follows a command is its output, compared
 loosely, because a reader wants to see real figures and those differ from run to run: numbers match numbers, units of
-energy, time and size match their multiples, identifiers match identifiers, runs of blanks match each other, and an
-ellipsis matches anything.
+energy, time and size match their multiples, one machine's way of measuring matches another's, identifiers match
+identifiers, runs of blanks match each other, and an ellipsis matches anything.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[\w+-]*)[^`]*$
 _DIRECTIVE = re.compile(r"^\s*<!--\s*(?P<name>run|file|exits|not run)\s*(?::\s*(?P<value>.+?))?\s*-->\s*$")
 _VARYING = re.compile(
     r"(?P<ellipsis>…|\.\.\.)"
+    r"|(?P<method>\((?:meter|counter|sampled|allocated|model|declared)[^()]*\))"
     r"|(?P<identifier>(?<!\w)(?=[\w+=-]*\d)[\w+=-]{12,})"
     r"|(?P<unit>(?<=\d )(?:[nµmkMGT]?(?:J|Wh|W|s|gCO2e)|[kMGT]?i?B|min|h|d)\b)"
     r"|(?P<number>\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?)"
@@ -43,6 +44,7 @@ _VARYING = re.compile(
 )
 _MATCHES = {
     "ellipsis": ".*?",
+    "method": r"\([^()]+\)",
     "identifier": r"[\w+=-]+",
     "unit": r"[µ\w]+",
     "number": r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?",

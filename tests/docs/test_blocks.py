@@ -66,6 +66,8 @@ SHOWN_AND_REAL = [
     ),
     ("ledger lichen/3f22e0a7163dad45, now", "ledger lichen/8bbf0bc6882a1808, now", False),
     ("94 ± 119 µgCO2e (1.99e-07 kWh)", "1.2 ± 0.9 mgCO2e (2e-06 kWh)", False),
+    ("5.2 ± 4.1 J (model, process), reusable", "5.9 ± 0.3 J (counter and model, node), reusable", False),
+    ("5.2 ± 4.1 J (model, process), reusable", "5.9 ± 0.3 J, reusable", True),
     ("hit", "miss", True),
     ("a (b) [c]*", "a (b) [c]*", False),
     ("one line", "one line\nand another", True),
