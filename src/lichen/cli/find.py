@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_command"]
 
-_TITLE_LENGTH_MAX = 48
-
 
 @click.command(
     "find",
@@ -107,13 +105,13 @@ def _query(words: tuple[str, ...], options: dict[str, Any]) -> Query:
 
 def _row(item: Found) -> list[str | Painted]:
     from lichen.cli.output import Painted
-    from lichen.cli.sentences import describe_metrics
+    from lichen.cli.sentences import describe_metrics, describe_title
     from lichen.units import format_energy
 
     energy = "" if item.energy_joules is None else format_energy(item.energy_joules, item.relative_u95)
     if item.method == "declared" and energy:
         energy += " declared"
-    return [str(item.index), item.kind, shorten(item.title), describe_metrics(item.metrics, 2), energy, item.member,
+    return [str(item.index), item.kind, describe_title(item.title), describe_metrics(item.metrics, 2), energy, item.member,
             Painted(_marks(item), "warn")]  # fmt: skip
 
 
@@ -126,11 +124,3 @@ def _marks(item: Found) -> str:
     if item.flag_count:
         marks.append(f"flagged {item.flag_count}x")
     return ", ".join(mark for mark in marks if mark)
-
-
-def shorten(text: str, length_max: int = _TITLE_LENGTH_MAX) -> str:
-    """Cut the middle out of a long text: both ends of a command line tell something."""
-    if len(text) <= length_max:
-        return text
-    head = length_max * 2 // 3
-    return f"{text[:head]}…{text[head + 1 - length_max :]}"

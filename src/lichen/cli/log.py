@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lichen.cli.find import shorten
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
@@ -91,11 +90,11 @@ def _row(told: dict[str, Any]) -> list[str | Painted]:
 
 def _facts(told: dict[str, Any]) -> tuple[str, str]:
     """Say what an entry is, in a line, and what is wrong with it."""
-    from lichen.cli.sentences import describe_metrics
+    from lichen.cli.sentences import describe_metrics, describe_title
     from lichen.units import format_energy
 
     kind = told["kind"]
-    parts = [shorten(str(told["title"]))] if told.get("title") else []
+    parts = [describe_title(str(told["title"]))] if told.get("title") else []
     if told.get("metrics"):
         parts.append(describe_metrics(told["metrics"], 2))
     if told.get("energy"):

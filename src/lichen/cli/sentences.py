@@ -18,11 +18,13 @@ __all__ = [
     "describe_metrics",
     "describe_nearest",
     "describe_number",
+    "describe_title",
     "plural",
 ]
 
 _METRICS_SHOWN_MAX = 4
 _CHANGES_SHOWN_MAX = 4
+_TITLE_LENGTH_MAX = 48
 _AGES = ((365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
@@ -101,3 +103,15 @@ def describe_estimate(estimate: Estimate) -> str:
     of = "this command" if estimate.basis == "same request" else "this script"
     amount = high if low == high.rpartition(" ")[0] else f"{low} to {high}"
     return f"likely {amount}, from {plural(estimate.run_count, 'run')} of {of}"
+
+
+def describe_title(title: str, length_max: int = _TITLE_LENGTH_MAX) -> str:
+    """Return a command line without what every one of the project has in it; too long, without its middle.
+
+    Both ends of a command line tell something, so neither is cut off.
+    """
+    text = title.replace("{project}/", "").replace("{param}", "")
+    if len(text) <= length_max:
+        return text
+    head = length_max * 2 // 3
+    return f"{text[:head]}…{text[head + 1 - length_max :]}"

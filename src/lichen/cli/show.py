@@ -92,8 +92,9 @@ def _facts(told: dict[str, Any]) -> _Pairs:
             "status",
             said["status"] + (", reusable" if said["reusable"] else f", not reusable: {said.get('reason')}"),
         )
-        yield "exit status", str(said.get("exit_status"))
-    if told.get("title"):
+        if said.get("exit_status"):
+            yield "exit status", str(said["exit_status"])
+    elif told.get("title"):
         yield "title", str(told["title"])
     if said.get("metrics"):
         yield "metrics", describe_metrics(said["metrics"], 64)

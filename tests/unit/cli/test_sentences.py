@@ -15,6 +15,7 @@ from lichen.cli.sentences import (
     describe_metrics,
     describe_nearest,
     describe_number,
+    describe_title,
     plural,
 )
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
@@ -221,3 +222,11 @@ def flat(pieces: list[str | Painted]) -> str:
 )  # fmt: skip
 def test_a_recorded_run(more: dict[str, object], text: str) -> None:
     assert flat(recorded_line(result(measurement=MEASURED, **more))) == text
+
+
+def test_a_title_is_short_at_both_ends() -> None:
+    assert describe_title("python {project}/train.py {param}fold=2") == "python train.py fold=2"
+    long = describe_title("python train.py " + " ".join(f"--option-{i} {i}" for i in range(20)) + " --last 9")
+    assert len(long) == 48
+    assert long.startswith("python train.py --option-0 0")
+    assert long.endswith("--last 9")
