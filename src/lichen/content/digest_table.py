@@ -135,10 +135,10 @@ class DigestTable:
 
     def _give_up(self, error: sqlite3.Error) -> None:
         """Go on without the file, after a failure that will not pass; throw it away if it is damaged."""
-        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        if _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             return
         self.close()
-        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        if _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             with contextlib.suppress(OSError), _lock(self._path, fcntl.LOCK_EX):
                 _remove(self._path)
 
@@ -199,6 +199,11 @@ def _remove(path: Path) -> None:
     """Remove the file; its log first, so that no new database meets an old log."""
     for suffix in ("-wal", "-shm", ""):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary error code; 0 when the error is not SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _signed(value: int) -> int:

@@ -157,7 +157,7 @@ class Destination:
         try:
             yield descriptor
             try:
-                os.fchmod(descriptor, mode)
+                os.fchmod(descriptor, mode & 0o777)  # never set-user-id, whatever a record says
                 if durable:
                     os.fsync(descriptor)
                 self._check_unchanged(directory, present)
