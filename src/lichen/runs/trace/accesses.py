@@ -92,7 +92,9 @@ class AccessTable:
         elif kind == Kind.STAT:
             self._look(path, record, means)
         elif kind == Kind.LIST:
-            if not self._is_owned(path) and record.type == _DIRECTORY:
+            if record.type == ABSENT:
+                self._miss(path, means)
+            elif not self._is_owned(path) and record.type == _DIRECTORY:
                 self._note("list", path, record.stat, means)
         elif kind == Kind.MKDIR:
             if record.type == ABSENT:

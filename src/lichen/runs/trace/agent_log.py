@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from lichen.runs.trace.trace import StatKey
 
-__all__ = ["ABSENT", "UNKNOWN", "AgentLog", "Flag", "Kind", "Record", "read_agent_logs"]
+__all__ = ["ABSENT", "UNKNOWN", "AgentLog", "Flag", "Kind", "Record", "StartEvent", "read_agent_logs"]
 
 _PLAIN = struct.Struct("<BBBxIq")
 _STATED = struct.Struct("<BBBxIqQQqqq")
@@ -102,6 +102,10 @@ class Record(NamedTuple):
     extra: str
 
 
+StartEvent = tuple[int, str, tuple[str, ...], str, bool, tuple[str, ...]]
+"""(monotonic ns, program, argv, directory, environment carries the agent, source files on the stack)."""
+
+
 @dataclass
 class AgentLog:
     """Everything one process wrote.
@@ -116,7 +120,7 @@ class AgentLog:
         variables: (name, caller's file) of each variable looked at.
         loops: Callers' files that went through the whole environment.
         copies: Callers' files that copied it.
-        execs: (time, program, argv, directory, carries agent, files on the stack).
+        execs: Programs asked for.
         connects: (family, address).
         binds: (family, address).
         mapped: Files mapped at a normal exit.
@@ -132,7 +136,7 @@ class AgentLog:
     variables: set[tuple[str, str]] = field(default_factory=set)
     loops: set[str] = field(default_factory=set)
     copies: set[str] = field(default_factory=set)
-    execs: list[tuple[int, str, tuple[str, ...], str, bool, tuple[str, ...]]] = field(default_factory=list)
+    execs: list[StartEvent] = field(default_factory=list)
     connects: list[tuple[int, Any]] = field(default_factory=list)
     binds: list[tuple[int, Any]] = field(default_factory=list)
     mapped: tuple[str, ...] = ()

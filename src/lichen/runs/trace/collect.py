@@ -1,7 +1,7 @@
 """Put the evidence of all means together into one trace."""
 
 # Paths are the run's own strings.
-# ruff: noqa: PTH116, PTH119
+# ruff: noqa: PTH116, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lichen.runs.trace.accesses import AccessTable
-from lichen.runs.trace.agent_log import AgentLog, Kind, Record, read_agent_logs
+from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record, read_agent_logs
 from lichen.runs.trace.completeness import Verdict, judge_audited, judge_preloaded
 from lichen.runs.trace.inotify import DirectoryWatch
 from lichen.runs.trace.interpreter import describe_environment
 from lichen.runs.trace.modules import find_modules
 from lichen.runs.trace.network import outside_peers
-from lichen.runs.trace.places import Places
+from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.preload import LOG_NAME
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_log
 from lichen.runs.trace.procfs import ProcessLook, is_running
+from lichen.runs.trace.programs import kind_of_program
 from lichen.runs.trace.trace import StatKey, Trace
 from lichen.runs.trace.variables import select_variables
 
@@ -70,7 +71,7 @@ def collect_trace(evidence: Evidence) -> Trace:
     agents, failures = read_agent_logs(evidence.run_directory)
     preload = read_preload_log(evidence.run_directory / LOG_NAME) if "preload" in evidence.means else None
     _await_end(agents, preload)
-    places = _places(evidence, agents)
+    places = _places(evidence, agents, preload)
     verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)
     for failure in failures:
         verdict.blame("agent", failure)
@@ -83,6 +84,7 @@ def collect_trace(evidence: Evidence) -> Trace:
     for path in sorted(found.loose_files):
         table.add_loose(path)
     accesses = table.finish()
+    verdict.read_scripts((access.path for access in accesses if access.kind == "read"), evidence.base.keys())
     _blame_special(verdict, table, evidence, preload)
     agent_peers = (
         [peer for log in agents for peer in log.connects],
@@ -117,7 +119,7 @@ def collect_trace(evidence: Evidence) -> Trace:
     )
 
 
-def _places(evidence: Evidence, agents: Sequence[AgentLog]) -> Places:
+def _places(evidence: Evidence, agents: Sequence[AgentLog], preload: PreloadLog | None) -> Places:
     places = Places(evidence.project_root, evidence.own, evidence.base)
     for log in agents:
         facts = log.facts
@@ -125,6 +127,9 @@ def _places(evidence: Evidence, agents: Sequence[AgentLog]) -> Places:
         places.add_interpreter(prefixes, facts.get("stdlib", ""), log.sys_path)
         if facts.get("pycache_prefix"):
             places.add_bytecode_tree(str(facts["pycache_prefix"]))
+    for image in preload.images if preload else ():
+        if kind_of_program(image.path) == "python":
+            places.add_interpreter((os.path.dirname(os.path.dirname(image.path)),), "", ())
     return places
 
 
@@ -146,17 +151,17 @@ def _table(
         events += [(record, "preload") for record in preload.records]
         looked = {record.path for log in agents for record in log.records if record.kind == Kind.STAT}
         events += [(record, "preload") for record in preload.core_looks if record.path not in looked]
-    else:
-        events += [(record, "proc") for record in evidence.look.opened.values()]
     watched = evidence.watch.records() if "inotify" in evidence.means else []
     needs_watch = preload is None or bool(verdict.reasons)
     if needs_watch:
-        events += [(record, "inotify") for record in watched]
+        others = [record for record, _ in events]
+        events += [(record, "inotify") for record in _unknown(watched, others, _module_directories(agents))]
     events.sort(key=lambda event: event[0].time_ns)
     for record, means in events:
         table.add(record, means)
-    if not needs_watch:
-        table.confirm(watched, "inotify")
+    for record in evidence.look.opened.values():
+        table.add(record, "proc")  # last: a look comes later than what it sees
+    table.confirm(watched, "inotify")
     for path in verdict.started_files:
         state = _state(path)
         table.add_exec(path, state, "preload" if preload else "audit")
@@ -168,6 +173,36 @@ def _table(
     for pattern in sorted(preload.walks) if preload else ():
         _add_walk(table, pattern)
     return table
+
+
+def _module_directories(agents: Iterable[AgentLog]) -> set[str]:
+    """Directories that the import system lists for itself."""
+    found = {normalise(entry) for log in agents for entry in log.sys_path}
+    for log in agents:
+        for path in (
+            *log.modules.values(),
+            *(record.path for record in log.records if record.path.endswith(".pyc")),
+        ):
+            found.add(normalise(path).rpartition("/")[0].removesuffix("/__pycache__"))
+    return found
+
+
+def _unknown(
+    watched: Iterable[Record], others: Iterable[Record], import_directories: Container[str]
+) -> Iterator[Record]:
+    """Give what only the directory watch saw: it cannot tell an append from an update, nor who did it."""
+    opened: dict[str, bool] = {}
+    for record in others:
+        if record.kind == Kind.OPEN and record.type != ABSENT:
+            opened.setdefault(normalise(record.path), False)
+        if record.kind == Kind.OPEN and record.flags:
+            opened[normalise(record.path)] = True
+    for record in watched:
+        if record.kind == Kind.OPEN:
+            if record.path not in opened or (record.flags and not opened[record.path]):
+                yield record
+        elif record.kind != Kind.LIST or record.path not in import_directories:
+            yield record
 
 
 def _state(path: str) -> StatKey | None:

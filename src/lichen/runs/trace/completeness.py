@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lichen.runs.trace import programs
-from lichen.runs.trace.agent_log import AgentLog
+from lichen.runs.trace.agent_log import AgentLog, StartEvent
 from lichen.runs.trace.preload_log import Image, PreloadLog, Started
 from lichen.runs.trace.trace import Exec
 from lichen.runs.trace.variables import LOCALE_VARIABLES, names_in_shell_text
@@ -37,7 +37,9 @@ NATIVE_READERS = frozenset(
 """Modules that open files without Python noticing. ``pyarrow`` alone is not here: pandas imports it for its strings."""
 
 _SHELL_SPECIAL = re.compile(r"[$`*?~<>(){}\[\]!&;#\\]")
-_TEXT_BYTES_MAX = 1_000_000
+_SAME_START_NS = 10**8
+_SCRIPT_SUFFIXES = (".sh", ".bash", ".zsh", ".ksh", ".env", ".envrc")
+_SCRIPT_BYTES_MAX = 1 << 18  # (= 262144)
 
 
 @dataclass
@@ -73,12 +75,11 @@ class Verdict:
         real = os.path.basename(os.path.realpath(path)) if path else base
         known = "native" if kind == "static" else kind
         self.processes.append(Exec(name, path, tuple(argv), known, observed))
-        for alias in {base, real}:
-            if alias in programs.REMOTE:
-                self.blame(programs.REMOTE[alias], f"{alias} works where nothing here can look")
+        self.check_place({base, real, os.path.basename(name)})
         if kind == "shell":
             self.shell_names |= LOCALE_NAMES
-            self._read_shell(argv)
+            for word in argv:
+                self.shell_names |= names_in_shell_text(word)
         elif kind != "python":
             if {base, real} & programs.WHOLE_ENVIRONMENT or (base == "env" and not _launches(argv)):
                 self.whole_environment = True
@@ -87,20 +88,29 @@ class Verdict:
             if any("ENVIRON" in word for word in argv):
                 self.whole_environment = True
 
-    def _read_shell(self, argv: Sequence[str]) -> None:
-        """Collect the variables a shell command, or a script named on its command line, may expand."""
-        for number, word in enumerate(argv):
-            self.shell_names |= names_in_shell_text(word)
-            if number and not word.startswith("-") and os.path.isfile(word):
-                self.read_shell_file(word)
+    def check_place(self, names: Iterable[str]) -> None:
+        """Blame a program whose work happens elsewhere, by any of its names."""
+        for name in sorted(programs.REMOTE.keys() & set(names)):
+            self.blame(programs.REMOTE[name], f"{name} works where nothing here can look")
 
-    def read_shell_file(self, path: str) -> None:
-        """Collect the variables a shell script may expand."""
-        try:
-            with Path(path).open(encoding="utf-8", errors="replace") as file:
-                self.shell_names |= names_in_shell_text(file.read(_TEXT_BYTES_MAX))
-        except OSError:
+    def read_scripts(self, paths: Iterable[str], known: Collection[str]) -> None:
+        """Collect the variables that shell scripts among the files read may expand; nothing when no shell ran.
+
+        Args:
+            paths: Files the run read.
+            known: Names of the variables that are set; of a file not known to be a script only these count.
+        """
+        if not any(process.kind == "shell" for process in self.processes):
             return
+        for path in paths:
+            try:
+                with Path(path).open("rb") as file:
+                    text = file.read(_SCRIPT_BYTES_MAX).decode("utf-8", "replace")
+            except OSError:
+                continue
+            names = names_in_shell_text(text)
+            is_script = path.endswith(_SCRIPT_SUFFIXES) or text.startswith("#!")
+            self.shell_names |= names if is_script else names & set(known)
 
 
 LOCALE_NAMES = frozenset(LOCALE_VARIABLES)
@@ -134,6 +144,7 @@ def judge_preloaded(log: PreloadLog, agents: Sequence[AgentLog]) -> Verdict:
         _judge_image(verdict, image, agents, first_python)
     by_pid, by_parent = _image_times(log.images)
     for start in log.starts:
+        verdict.check_place({os.path.basename(start.program)})
         if start.program.startswith("/"):
             verdict.started_files.add(start.program)
         times = (by_pid if start.is_exec else by_parent).get(start.pid, ())
@@ -206,17 +217,27 @@ def judge_audited(agents: Sequence[AgentLog], environ: Mapping[str, str]) -> Ver
             "native-io", f"{module} opens files unseen by Python; a C compiler would make them visible"
         )
     for agent in agents:
-        children = 0
-        for _, program, argv, directory, carries, _ in agent.execs:
+        expected = 0
+        for _, program, argv, directory, carries, _ in _distinct_starts(agent):
             path = programs.find_program(program, directory, environ)
             if path:
-                children += _judge_start(verdict, path, argv, directory, carries=carries)
+                expected += _judge_start(verdict, path, argv, directory, carries=carries)
         found = sum(
-            1 for other in agents if agent.pid in (other.ppid, other.pid) and not other.facts.get("forked")
+            other is not agent and agent.pid in (other.ppid, other.pid) and not other.facts.get("forked")
+            for other in agents
         )
-        if found - 1 < children:
+        if found < expected:
             verdict.blame("agent-missing", f"a Python started by process {agent.pid} ran without the agent")
     return verdict
+
+
+def _distinct_starts(agent: AgentLog) -> Iterator[StartEvent]:
+    """Programs asked for; one that ``subprocess`` hands to ``posix_spawn`` raises two events."""
+    before: StartEvent | None = None
+    for start in agent.execs:
+        if before is None or start[2] != before[2] or start[0] - before[0] > _SAME_START_NS:
+            yield start
+        before = start
 
 
 def _judge_start(verdict: Verdict, path: str, argv: Sequence[str], directory: str, *, carries: bool) -> int:

@@ -20,7 +20,7 @@ from lichen.runs.trace.places import Places, normalise
 
 __all__ = ["ModuleFindings", "find_modules", "source_of_bytecode"]
 
-_OWN_MODULES = ("lichen_agent", "lichen_agent_chain", "lichen_agent_variables")
+_OWN_PREFIX = "lichen_agent"
 _EXTENSION_SUFFIXES = (".abi3.so", ".so")
 
 
@@ -83,7 +83,9 @@ def find_modules(
     shared = [record for record in opened if record.path.endswith((".py", ".pyc"))]
     for log in logs:
         search = [normalise(entry) for entry in log.sys_path]
-        findings.imports.update(name.partition(".")[0] for name in log.imports if name not in _OWN_MODULES)
+        findings.imports.update(
+            name.partition(".")[0] for name in log.imports if not name.startswith(_OWN_PREFIX)
+        )
         for entry in search:
             if places.is_ours(entry + "/x"):
                 findings.directories[entry] = None

@@ -19,6 +19,7 @@ __all__ = ["ProcessLook", "descendants", "is_running"]
 
 _PROCESSES_MAX = 64
 _MAPS_SECONDS = 1.0
+_STANDARD_STREAMS = ("0", "1", "2")
 
 
 @dataclass
@@ -50,6 +51,8 @@ class ProcessLook:
         except OSError:
             return
         for number in numbers:
+            if number in _STANDARD_STREAMS:
+                continue  # given to the run, not opened by it
             try:
                 path = os.readlink(f"{folder}/{number}")
                 if (

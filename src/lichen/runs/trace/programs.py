@@ -151,7 +151,7 @@ def elf_interpreter(path: str) -> str:
                 file.seek(offset)
                 return os.fsdecode(file.read(min(size, 4096)).rstrip(b"\0"))
     except (OSError, struct.error):
-        pass
+        return ""  # unreadable or cut short: no program that could be started
     return ""
 
 

@@ -22,7 +22,7 @@ def chain(name: str, file: str) -> None:
     machinery, bootstrap = sys.modules["_frozen_importlib_external"], sys.modules["_frozen_importlib"]
     folder = file.rpartition("/")[0]
     sys.path[:] = [entry for entry in sys.path if entry != folder]
-    for own in ("lichen_agent", "lichen_agent_variables", "lichen_agent_chain"):
+    for own in [module for module in sys.modules if module.startswith("lichen_agent")]:
         sys.modules.pop(own, None)
     spec = machinery.PathFinder.find_spec(name, sys.path)
     if spec is None or spec.loader is None:
