@@ -41,7 +41,7 @@ from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import SEAL_KIND, Seal, check_succession
 from lichen.ledger.signatures import SignatureChecks
 from lichen.ledger.state_map import state_key
-from lichen.ledger.state_store import StateStore
+from lichen.ledger.state_store import STATE_SCHEMA, StateStore
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
 from lichen.ledger.tree import Frontier, leaf_hash
 
@@ -139,7 +139,7 @@ def audit(directory: Path, contracts: Sequence[Contract], *, progress: Progress 
     """
     report = AuditReport(Path(directory) / LEDGER_FILE_NAME)
     try:
-        database = Database.open(report.path, read_only=True)
+        database = Database.open(report.path, read_only=True, more=STATE_SCHEMA)
     except CorruptLedgerError as error:
         report.problem = Problem(None, error.code, error.message)
         return report

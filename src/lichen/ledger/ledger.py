@@ -174,7 +174,7 @@ class Ledger:
             StorageError: The operating system refused.
         """
         reading = read_only or log_key is None
-        database = Database.open(Path(directory) / LEDGER_FILE_NAME, read_only=reading)
+        database = Database.open(Path(directory) / LEDGER_FILE_NAME, read_only=reading, more=STATE_SCHEMA)
         try:
             with database.read():
                 log = LogFile(database, contracts)
@@ -187,8 +187,11 @@ class Ledger:
             view_set = ViewSet(views)
             appender = None if reading or log_key is None else Appender(log, log_key, view_set, mark, now_ms)
             ledger = cls(log, view_set, appender, mark, now_ms)
-            if not reading and view_set.stale(database.connection):
-                ledger.rebuild_views(progress=progress)
+            if not reading:
+                with database.read() as connection:
+                    is_stale = bool(view_set.stale(connection))
+                if is_stale:
+                    ledger.rebuild_views(progress=progress)
         except BaseException:
             database.close()
             raise
@@ -377,7 +380,7 @@ class Ledger:
             CorruptLedgerError: Its bytes changed after they were appended.
         """
         with self._reading():
-            return Entry.from_bytes(self._log.entry_bytes(index))
+            return self._log.entry_of(self._log.entry_bytes(index), index)
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Entry]]:
         """Pairs of index and entry, in order, seals included.
@@ -389,7 +392,7 @@ class Ledger:
         end = self.size if stop is None else min(stop, self.size)
         with self._log.database.guard:
             for index, data in self._log.tables.entry_range(start, end):
-                yield index, Entry.from_bytes(data)
+                yield index, self._log.entry_of(data, index)
 
     def record(self, index: int) -> Record | None:
         """The parsed record at an index; None for a seal.

@@ -17,7 +17,14 @@ from lichen.crypto.hashes import sha256
 from lichen.encoding.base import b64u
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
-from lichen.errors import CorruptLedgerError, EncodingError, LichenError, NotFoundError, RollbackError
+from lichen.errors import (
+    CorruptLedgerError,
+    EncodingError,
+    LichenError,
+    NotFoundError,
+    RollbackError,
+    VerificationError,
+)
 from lichen.ledger.checkpoint import Checkpoint, origin_of
 from lichen.ledger.genesis import GENESIS_KIND, Genesis, ledger_id_of
 from lichen.ledger.hash_tiles import HashTiles
@@ -74,7 +81,7 @@ class LogFile:
         entry = genesis_entry or self._read_genesis()
         try:
             self.genesis = Genesis.from_entry(entry)
-        except EncodingError as error:
+        except (EncodingError, VerificationError) as error:
             raise CorruptLedgerError(
                 f"entry 0 of {database.path} is damaged: {error.message}", remedy=_REMEDY
             ) from error
@@ -95,11 +102,19 @@ class LogFile:
         data = self.tables.entry_bytes(0)
         if data is None:
             raise CorruptLedgerError(f"{self.database.path} has no entry 0", remedy=_REMEDY)
+        return self.entry_of(data, 0)
+
+    def entry_of(self, data: bytes, index: int) -> Entry:
+        """Take a stored compact entry apart.
+
+        Raises:
+            CorruptLedgerError: It is none.
+        """
         try:
             return Entry.from_bytes(data)
         except EncodingError as error:
             raise CorruptLedgerError(
-                f"entry 0 of {self.database.path} is damaged: {error.message}", remedy=_REMEDY
+                f"entry {index} of {self.database.path} is damaged: {error.message}", remedy=_REMEDY
             ) from error
 
     # -- in step with the file -------------------------------------------------------------------------------------

@@ -64,7 +64,6 @@ _SCHEMA: Final = (
     "CREATE TABLE views(name TEXT PRIMARY KEY, version INTEGER NOT NULL, objects TEXT NOT NULL)"
     " STRICT, WITHOUT ROWID",
 )
-_TABLES: Final = frozenset({"entries", "payloads", "tiles", "pending", "views"})
 
 
 def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
@@ -85,7 +84,8 @@ def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
             f"{path} is not a Lichen ledger, or its first bytes are damaged: {error}",
             remedy="name a ledger made by `lichen init`, or restore this one from a copy",
         )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH):
+    is_damage = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
+    if is_damage or str(error).startswith("Could not decode to UTF-8"):
         return CorruptLedgerError(
             f"the ledger file {path} is damaged: {error}",
             remedy="restore it from a copy, then run `lichen verify`; do not append to this file",
@@ -200,12 +200,13 @@ class Database:
             self.connection.execute(statement)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool) -> Database:
+    def open(cls, path: Path, *, read_only: bool, more: Iterable[str] = ()) -> Database:
         """Open a ledger file after checking that it is one, whole, and not of a newer schema.
 
         Args:
             path: The file.
             read_only: Open without the right to write; works in a directory that cannot be written, too.
+            more: The further statements that `install_schema` was given.
 
         Raises:
             NotALedgerError: No such file, not a database, or a database of something else.
@@ -219,7 +220,7 @@ class Database:
             connection = _connect_read_only(path)[0] if read_only else _connect(_uri(path, "rw"))
             try:
                 _check_identity(path, connection)
-                _check_whole(path, connection)
+                _check_whole(path, connection, (*_SCHEMA, *more))
                 _configure(connection)
                 if read_only:
                     connection.execute("PRAGMA query_only=ON")
@@ -455,16 +456,18 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
         )
 
 
-def _check_whole(path: Path, connection: sqlite3.Connection) -> None:
-    """Check that all tables are there and that the file is as long as it says.
+def _check_whole(path: Path, connection: sqlite3.Connection, schema: Iterable[str]) -> None:
+    """Check that all tables are there, as they were made, and that the file is as long as it says.
 
     Raises:
-        CorruptLedgerError: Pages or tables are missing.
+        CorruptLedgerError: Pages or tables are missing or changed.
     """
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    if missing := sorted(_TABLES - names):
+    found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE type='table'")}
+    wanted = (statement.replace("IF NOT EXISTS ", "") for statement in schema)
+    if missing := [statement for statement in wanted if statement not in found]:
+        names = ", ".join(statement.split("(", 1)[0].removeprefix("CREATE TABLE ") for statement in missing)
         raise CorruptLedgerError(
-            f"{path} lacks the tables {', '.join(missing)}",
+            f"{path} lacks the tables {names}, or they were changed",
             remedy="restore it from a copy, then run `lichen verify`",
         )
     if _size_of(_wal_of(path)):

@@ -10,12 +10,14 @@ Rules upheld here:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lichen.encoding.entry import Entry
+from lichen.errors import CorruptLedgerError, EncodingError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -71,7 +73,7 @@ class Tables:
     def entry_bytes(self, index: int) -> bytes | None:
         """Compact entry at an index, or None."""
         row = self._connection.execute("SELECT entry FROM entries WHERE idx=?", (index,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else _blob(row[0], index)
 
     def entry_range(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Pairs (index, compact entry) with ``start <= index < stop``, read in batches.
@@ -85,7 +87,8 @@ class Tables:
             ).fetchall()
             if not rows:
                 return
-            yield from rows
+            for index, data in rows:
+                yield index, _blob(data, index)
             start = rows[-1][0] + 1
 
     # -- payload digests -------------------------------------------------------------------------------------------
@@ -109,8 +112,9 @@ class Tables:
         ).fetchall()
         for (index,) in rows:
             data = self.entry_bytes(index)
-            if data is not None and hashlib.sha256(Entry.from_bytes(data).payload).digest() == digest:
-                return int(index)
+            with contextlib.suppress(EncodingError):  # a damaged entry is not the one that is looked for
+                if data is not None and hashlib.sha256(Entry.from_bytes(data).payload).digest() == digest:
+                    return int(index)
         return None
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
@@ -152,6 +156,20 @@ class Tables:
     def clear_pending(self) -> None:
         """Forget all pending writes, because a seal now covers them."""
         self._connection.execute("DELETE FROM pending")
+
+
+def _blob(value: object, index: int) -> bytes:
+    """Stored bytes, which damage may have turned into another type.
+
+    Raises:
+        CorruptLedgerError: They are none.
+    """
+    if not isinstance(value, bytes):
+        raise CorruptLedgerError(
+            f"entry {index} is damaged: its row holds {type(value).__name__} in the place of bytes",
+            remedy="restore the ledger from a copy, then run `lichen verify`",
+        )
+    return value
 
 
 def _prefix(digest: bytes) -> int:
