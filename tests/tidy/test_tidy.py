@@ -168,16 +168,42 @@ def test_no_large_file_is_committed() -> None:
     assert not large, f"fetch or generate these instead: {large}"
 
 
+def called_names(node: ast.AST) -> set[str]:
+    """Names of everything called in a piece of code: `f` of `f()`, `g` of `x.g()`."""
+    functions_called = (each.func for each in ast.walk(node) if isinstance(each, ast.Call))
+    return {getattr(each, "id", getattr(each, "attr", "")) for each in functions_called}
+
+
+def unchecked_tests(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Tests that check nothing: not themselves, not through a function of their file, not by a name that says so."""
+    defined = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    words = ("Assert(", "raises", "warns", "assert_", "check", "verify", "fail")
+    checking = {node.name for node in defined if any(word in ast.dump(node) for word in words)}
+    while found := {node.name for node in defined if called_names(node) & checking} - checking:
+        checking |= found
+    tests = (node for node in defined if node.name.startswith("test_"))
+    yield from ((node.lineno, node.name) for node in tests if node.name not in checking)
+
+
 def test_no_test_is_without_a_check() -> None:
-    empty = []
-    for path in PROGRAMS:
-        if not path.name.startswith("test_"):
-            continue
-        for node in functions(path):
-            says = ast.dump(node)
-            checks = any(
-                word in says for word in ("Assert(", "raises", "warns", "assert_", "check", "verify", "fail")
-            )
-            if node.name.startswith("test_") and not checks:
-                empty.append(f"{place(path, node.lineno)} {node.name}")
+    empty = [
+        f"{place(path, line)} {name}"
+        for path in PROGRAMS
+        if path.name.startswith("test_")
+        for line, name in unchecked_tests(ast.parse(path.read_text(encoding="utf-8")))
+    ]
     assert not empty, f"these tests assert nothing: {empty}"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def test_a(): f()", [(1, "test_a")]),
+        ("def test_a(): assert f()", []),
+        ("def refused():\n  assert f()\ndef test_a(): refused()", []),
+        ("def holds():\n  assert f()\ndef both():\n  holds()\ndef test_a(): both()", []),
+        ("def holds():\n  f()\ndef test_a(): holds()", [(3, "test_a")]),
+    ],
+)
+def test_the_search_for_tests_without_a_check_finds_them(text: str, found: list[tuple[int, str]]) -> None:
+    assert list(unchecked_tests(ast.parse(text))) == found
