@@ -12,8 +12,8 @@ from lichen.content.directory_store import DirectoryStore
 from lichen.content.memory_store import MemoryStore
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.store import ArtefactStore
-from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
-from lichen.errors import FileChangedError, NotFoundError, UsageError
+from lichen.content.unixfs import CHUNK_SIZE, fill_from_reader, hash_bytes
+from lichen.errors import FileChangedError, NotFoundError, UsageError, VerificationError
 
 SIZES = [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, BUFFER_SIZE + 1]
 
@@ -54,6 +54,21 @@ class TestPutAndRead:
         (tmp_path / "source").write_bytes(data)
         assert store.put_bytes(data, durable=durable) == store.put_file(tmp_path / "source", durable=durable)
         assert store.usage() == (1, size)
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_stream_is_stored_under_the_name_it_has(self, store, size):
+        data = os.urandom(size)
+        names = hash_bytes(data)
+        for expected in (None, names.cid):
+            assert store.put_stream(fill_from_reader(io.BytesIO(data)), expected=expected) == names
+        assert store.read_bytes(names.cid) == data
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_stream_that_is_not_what_was_asked_for_is_not_stored(self, store, size):
+        expected = hash_bytes(b"something else").cid
+        with pytest.raises(VerificationError, match=f"is not {expected}"):
+            store.put_stream(fill_from_reader(io.BytesIO(bytes(size))), expected=expected)
+        assert list(store.list()) == []
 
     def test_an_opened_artefact_can_be_searched(self, store):
         data = os.urandom(3 * CHUNK_SIZE + 100)

@@ -19,7 +19,7 @@ from lichen.content.cid import RAW, Cid
 from lichen.content.digest_cache import DigestCache
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.files import show_path
-from lichen.content.pipeline import BUFFER_SIZE
+from lichen.content.pipeline import BUFFER_SIZE, stream_buffers
 from lichen.content.unixfs import (
     CHUNK_SIZE,
     BlockLayout,
@@ -149,6 +149,14 @@ class TestStreams:
 
         with pytest.raises(LichenError, match="no room"):
             hash_stream(filler(bytes(int(buffers * BUFFER_SIZE))), [sink])
+        assert not lanes()
+
+    def test_a_failure_in_a_lane_is_raised_once_all_is_read(self):
+        def work(_view):
+            raise LichenError("the work failed")
+
+        with pytest.raises(LichenError, match="the work failed"):
+            stream_buffers(filler(bytes(6 * BUFFER_SIZE)), [work, len])
         assert not lanes()
 
 
