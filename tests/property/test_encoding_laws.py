@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import rfc8785
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lichen.encoding.base import b64, b64_decode, b64u, b64u_decode, hex_decode
@@ -97,12 +98,9 @@ class TestCanonicalJson:
     @given(values, st.sampled_from([{"indent": 1}, {"separators": (", ", ":")}, {"ensure_ascii": True}]))
     def test_another_text_of_the_same_value_is_refused(self, value: Any, style: dict[str, Any]) -> None:
         data = json.dumps(value, **style).encode()
-        if data != canonical_json(value):
-            try:
-                parse_canonical(data)
-            except EncodingError:
-                return
-            raise AssertionError("two texts were read as one value")
+        assume(data != canonical_json(value))
+        with pytest.raises(EncodingError):
+            parse_canonical(data)
 
 
 class TestDecoders:
@@ -166,9 +164,5 @@ class TestRecordsAndEntries:
 
     @given(st.integers(PAYLOAD_BYTES_MAX + 1, PAYLOAD_BYTES_MAX + 5_000))
     def test_long_payloads_are_refused(self, length: int) -> None:
-        try:
+        with pytest.raises(EncodingError, match="48000"):
             Entry(bytes(16), bytes(64), bytes(length))
-        except EncodingError as error:
-            assert "48000" in error.message
-        else:
-            raise AssertionError("a payload beyond the bound was accepted")

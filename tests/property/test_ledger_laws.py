@@ -6,7 +6,8 @@ import hashlib
 import sqlite3
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -223,7 +224,6 @@ class StoredStates(RuleBasedStateMachine):
 
 TestStoredStates = StoredStates.TestCase
 
-GENESIS_OR_SEAL = (EncodingError, FormatVersionError)
 lines = st.lists(
     st.sampled_from(
         ["c2sp.org/tlog-proof@v1", "extra e30=", "index 0", "", "— a AAAAAAAA", "lichen/" + "0" * 64, "1"]
@@ -266,13 +266,11 @@ class TestLedgerDecoders:
     @given(st.dictionaries(st.text(max_size=12), st.integers() | st.text(max_size=5) | st.none(), max_size=6))
     def test_any_predicate(self, predicate: dict[str, Any]) -> None:
         for kind, read in (("seal", Seal.from_statement), ("genesis", Genesis.from_statement)):
-            try:
-                read(
-                    Statement(kind, (Subject("root", bytes(32)), Subject("state-root", bytes(32))), predicate)
-                )
-            except GENESIS_OR_SEAL:
-                continue
-            raise AssertionError(f"a random predicate was read as a {kind}")
+            record = Statement(
+                kind, (Subject("root", bytes(32)), Subject("state-root", bytes(32))), predicate
+            )
+            with pytest.raises((EncodingError, FormatVersionError)):
+                read(record)
 
 
 class TestReceipts:
@@ -292,9 +290,6 @@ class TestReceipts:
         assert verify_receipt(Receipt.parse(text), LOG.public).statement is not None
         position = data.draw(st.integers(0, len(text) - 1))
         changed = text[:position] + data.draw(st.characters(codec="utf-8")) + text[position + 1 :]
-        if changed != text:
-            try:
-                verify_receipt(Receipt.parse(changed), LOG.public, "lichen/" + "ab" * 32)
-            except (EncodingError, VerificationError):
-                return
-            raise AssertionError("a changed receipt was accepted")
+        assume(changed != text)
+        with pytest.raises((EncodingError, VerificationError)):
+            verify_receipt(Receipt.parse(changed), LOG.public, "lichen/" + "ab" * 32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,26 @@ def test_a_key_is_never_overwritten(path: Path) -> None:
 def test_a_directory_that_is_missing_is_the_disks_fault(path: Path) -> None:
     with pytest.raises(StorageError, match="cannot create"):
         write_key(path / "deeper", KEY)
+
+
+def test_a_file_that_cannot_be_opened_is_named(path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(KeyFileError, match="cannot open"):
+        read_key(path)
+
+
+def test_a_key_that_could_not_be_written_whole_leaves_no_file(path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from lichen.crypto.key_file import write_key; from lichen.crypto.keys import SigningKey\n"
+        "from lichen.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "try: write_key(Path(sys.argv[1]), SigningKey.from_seed(bytes(32)))\n"
+        "except StorageError: sys.exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-B", "-c", program, path], check=False).returncode == 7
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o644, 0o777])

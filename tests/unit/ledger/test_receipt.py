@@ -189,6 +189,20 @@ def test_a_state_counts_only_under_the_checkpoint_that_ends_with_its_seal() -> N
         verify_receipt(receipt, LOG.public, ORIGIN)
 
 
+def test_an_origin_of_another_program_is_not_a_ledgers() -> None:
+    with pytest.raises(EncodingError, match="not the origin"):
+        verify_receipt(ENTRY_RECEIPT, LOG.public, "example.com/" + "ab" * 32)
+
+
+def test_the_seal_of_a_log_without_entries_before_it_is_refused() -> None:
+    """Its proof is empty, and the root before it is that of nothing."""
+    only = sealed(ENTRIES)
+    about_state = replace(state_receipt(b"exact/7").about, seal=only)
+    receipt = Receipt(0, (), checkpoint_of([only]), about_state)
+    with pytest.raises(VerificationError, match="log before it"):
+        verify_receipt(receipt, LOG.public, ORIGIN)
+
+
 def about(change: Callable[[dict[str, Any]], object]) -> str:
     """Return the text of the entry receipt with another extra line."""
     value: dict[str, Any] = {"author": b64u(AUTHOR.public.raw), "entry": b64u(RUN.to_bytes()), "v": 1}
