@@ -325,6 +325,8 @@ class _Run:
         self._watch.meter(lambda account: account.poll())
         self._reap()
         cost_seconds = time.thread_time() - before
+        if self._watch.account is None and self._watch.tracer is None:
+            return _TICK_SECONDS_MAX  # nobody looks; signals and the end of the command wake us
         self._tick_seconds = min(self._tick_seconds * 1.25, _TICK_SECONDS)
         return min(max(self._tick_seconds, cost_seconds / _LOAD_MAX), _TICK_SECONDS_MAX)
 
