@@ -8,7 +8,7 @@
 VENV = .venv
 RUN = $(VENV)/bin/python
 PYTEST_FLAGS = -n auto --maxprocesses 8
-SOURCES = src tests tools demo examples benchmarks
+SOURCES = src tests tools demo benchmarks examples
 
 help: ## list these targets
 	@echo "Lichen: a ledger for machine learning that pays for itself in kilowatt-hours."
