@@ -21,6 +21,7 @@ from typing import Final, Self
 __all__ = ["ControlGroup"]
 
 _PREFIX: Final = "lichen-"
+_DELEGATION_MARKS: Final = ("trusted.delegate", "user.delegate")
 _REMOVE_TRIES: Final = 10
 _REMOVE_PAUSE_SECONDS: Final = 0.002
 
@@ -56,6 +57,7 @@ class ControlGroup:
         if group.cpu_seconds() is None:
             group.remove()
             return None
+        _mark_delegated(directory)
         return group
 
     def join(self) -> None:
@@ -155,6 +157,17 @@ def _own_delegated_directory() -> Path | None:
     return None
 
 
+def _mark_delegated(directory: Path) -> None:
+    """Say that groups may be made below ours, so that a run inside a run finds its own."""
+    for mark in _DELEGATION_MARKS:
+        try:
+            os.setxattr(directory, mark, b"1")
+        except OSError:
+            continue
+        else:
+            return
+
+
 def _is_delegated(directory: Path, *, at_root: bool) -> bool:
     try:
         owner = directory.stat().st_uid
@@ -164,7 +177,7 @@ def _is_delegated(directory: Path, *, at_root: bool) -> bool:
         return False
     if owner != 0 or at_root:
         return True
-    for mark in ("trusted.delegate", "user.delegate"):
+    for mark in _DELEGATION_MARKS:
         try:
             if os.getxattr(directory, mark) == b"1":
                 return True

@@ -7,7 +7,7 @@ Rules upheld here:
 * Every figure carries signal (average or marginal), vintage, source, licence, and whether it was live or bundled.
 * A zone that is not in the table is an error that names the nearest zones; it is not silently the world.
 
-Source: Ember, Yearly Electricity Data (CC BY 4.0), values for 2024.
+Source: Ember, Yearly Electricity Data (CC BY 4.0); values for 2024, for smaller grids the newest at hand.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, Final, Self
 from lichen.energy.tables import read_table
 from lichen.errors import EncodingError, MeterError, NotFoundError
 
-__all__ = ["WORLD", "Intensity", "lookup", "zones"]
+__all__ = ["ATTRIBUTION", "WORLD", "Intensity", "lookup", "zones"]
 
 WORLD: Final = "WORLD"
 INTENSITY_MAX_GCO2E_PER_KWH: Final = 1500.0  # above lignite in the least efficient plants (about 1,200)
-YEARLY_RELATIVE_U95: Final = 0.10  # annual average of a known country
 ATTRIBUTION: Final = "Ember, Yearly Electricity Data, CC BY 4.0"
+"""What to print wherever figures of the table are shown."""
 
 
 @dataclass(frozen=True, slots=True)

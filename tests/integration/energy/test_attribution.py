@@ -17,6 +17,7 @@ import pytest
 
 from lichen.energy.attribution import SelfAccount, TreeAccount, TreeUsage
 from lichen.energy.cgroup import ControlGroup
+from lichen.energy.process_table import descendants
 
 TREES = Path(__file__).with_name("process_trees.py")
 POLL_SECONDS = 0.02
@@ -48,7 +49,7 @@ def account_for(scenario: str, truth: Path, *, use_cgroup: bool) -> tuple[TreeUs
     child = start(account, "-S", TREES, scenario, truth)
     status = None
     deadline = time.monotonic() + GIVE_UP_SECONDS
-    while status is None or (scenario == "daemons" and len(said(truth)) < expected_lines(scenario)):
+    while status is None or descendants(os.getpid()):
         assert time.monotonic() < deadline, "the tree did not end"
         account.poll()
         for pid, ended in account.reap():
@@ -56,10 +57,6 @@ def account_for(scenario: str, truth: Path, *, use_cgroup: bool) -> tuple[TreeUs
                 status = child.returncode = os.waitstatus_to_exitcode(ended)
         time.sleep(POLL_SECONDS)
     return account.finish(), status
-
-
-def expected_lines(scenario: str) -> int:
-    return {"daemons": 9}[scenario]
 
 
 def said(truth: Path) -> list[float]:
@@ -133,6 +130,40 @@ def test_waiting_agrees_with_a_control_group_around_it(scenario: str, tmp_path: 
         group.remove()
     assert truth is not None
     assert usage.cpu_seconds == pytest.approx(truth, rel=0.02, abs=0.005)
+
+
+@needs_group
+def test_a_run_inside_a_run_has_a_group_of_its_own_and_counts_in_both(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.py"
+    inner.write_text(
+        "import subprocess, sys, time\n"
+        "from lichen.energy.attribution import TreeAccount\n"
+        "account = TreeAccount()\n"
+        "account.prepare()\n"
+        "code = 'import time\\nwhile time.process_time() < 0.3: pass'\n"
+        "child = subprocess.Popen([sys.executable, '-S', '-c', code], preexec_fn=account.child_setup())\n"
+        "account.started(child.pid)\n"
+        "while child.returncode is None:\n"
+        "    for pid, ended in account.reap():\n"
+        "        if pid == child.pid: child.returncode = 0\n"
+        "    time.sleep(0.02)\n"
+        "usage = account.finish()\n"
+        "print(usage.method, usage.cpu_seconds)\n"
+    )
+    account = TreeAccount()
+    account.prepare()
+    child = start(account, inner, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    method, seconds = child.stdout.read().split()
+    child.stdout.close()
+    while child.returncode is None:
+        account.poll()
+        for pid, ended in account.reap():
+            if pid == child.pid:
+                child.returncode = os.waitstatus_to_exitcode(ended)
+    usage = account.finish()
+    assert (child.returncode, method) == (0, b"cgroup")
+    assert 0.29 <= float(seconds) <= usage.cpu_seconds
 
 
 @pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="joblib is not installed")

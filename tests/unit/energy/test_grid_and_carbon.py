@@ -24,6 +24,12 @@ def test_zones_are_found_in_any_case(zone: str, grams: float) -> None:
     assert lookup(zone).g_per_kwh == grams
 
 
+def test_most_of_the_world_is_there() -> None:
+    assert len(zones()) > 200
+    assert set(zones()) >= {"ES", "IT", "NL", "KR", "MX", "NG", "TW", "IS", "CH", "SG"}
+    assert all(zone == WORLD or (len(zone) == 2 and zone.isupper()) for zone in zones())
+
+
 def test_an_unknown_place_is_the_world_with_its_range_and_says_so() -> None:
     nowhere = lookup(None)
     assert (nowhere.g_per_kwh, nowhere.range_g_per_kwh, nowhere.known) == (472.9, (30, 715), False)
@@ -33,14 +39,15 @@ def test_an_unknown_place_is_the_world_with_its_range_and_says_so() -> None:
 def test_every_figure_carries_its_origin() -> None:
     for zone in zones():
         figure = lookup(zone)
-        assert figure.vintage == "2024"
+        assert figure.vintage in {"2021", "2022", "2023", "2024"}
         assert "Ember" in figure.source
         assert "CC BY 4.0" in figure.source
         assert (figure.live, figure.signal) == (False, "average")
         assert figure.known == (zone != WORLD)
         if figure.known:
-            assert figure.low_g_per_kwh == pytest.approx(figure.g_per_kwh * 0.9, abs=0.06)
-            assert figure.high_g_per_kwh == pytest.approx(figure.g_per_kwh * 1.1, abs=0.06)
+            width = {"2024": 0.10, "2023": 0.25}.get(figure.vintage, 0.35)
+            assert figure.low_g_per_kwh == pytest.approx(figure.g_per_kwh * (1 - width), abs=0.06)
+            assert figure.high_g_per_kwh == pytest.approx(min(1500, figure.g_per_kwh * (1 + width)), abs=0.06)
     assert "bundled" in lookup("FR").describe()
 
 

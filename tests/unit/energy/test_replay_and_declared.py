@@ -106,7 +106,7 @@ def test_a_trace_keeps_the_method_of_its_recording(tmp_path: Path) -> None:
     source = ReplaySource.read(
         path, method=Method.SAMPLED, relative_u95=0.3, boundary=Boundary.DEVICE, device="A100"
     )
-    assert (source.name, source.parts, source.method) == ("replay", {"cpu", "gpu"}, Method.SAMPLED)
+    assert (source.name, source.parts, source.method) == ("replay", frozenset({"cpu", "gpu"}), Method.SAMPLED)
     assert (source.boundary, source.device, source.poll_seconds) == (Boundary.DEVICE, "A100", None)
     assert source.basis == "recorded trace"
 
