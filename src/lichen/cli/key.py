@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,13 +25,18 @@ def key_command() -> None:
     """
 
 
-@key_command.command("show", epilog=examples("lichen key show", "lichen key show --public"))
+@key_command.command(
+    "show", epilog=examples("lichen key show", "lichen key show --public", "lichen key show --log")
+)
 @click.argument("member", required=False)
-@click.option("--public", is_flag=True, help="Print the public key and nothing else.")
+@click.option("--public", is_flag=True, help="Print your public key and nothing else.")
+@click.option("--log", "log", is_flag=True, help="Print the public key of the ledger's log and nothing else.")
 @ledger_option
 @json_option
 @pass_invocation
-def show_command(invocation: Invocation, /, member: str | None, *, public: bool, ledger: str | None) -> None:
+def show_command(
+    invocation: Invocation, /, member: str | None, *, public: bool, log: bool, ledger: str | None
+) -> None:
     """Show your key, and the key of the ledger here.
 
     The public key is what an admin needs to admit you. The key of the log is what others need to verify receipts.
@@ -39,20 +45,19 @@ def show_command(invocation: Invocation, /, member: str | None, *, public: bool,
     from lichen.runs.config import UserConfig
     from lichen.runs.workspace import read_identity
 
-    identity = read_identity(UserConfig.read(), member)
-    did_key = identity.key.public.did_key
-    if public and not invocation.as_json:
-        invocation.output.line(did_key)
-        return
-    told = {"member": identity.member, "public_key": did_key, "key_file": str(identity.path)}
-    try:
-        with invocation.workspace(ledger, read_only=True) as workspace:
+    told: dict[str, str] = {}
+    if not log:
+        identity = read_identity(UserConfig.read(), member)
+        did_key = identity.key.public.did_key
+        told = {"member": identity.member, "public_key": did_key, "key_file": str(identity.path)}
+    if log or not public or invocation.as_json:
+        excused = () if log or ledger is not None else (NotALedgerError,)
+        with contextlib.suppress(*excused), invocation.workspace(ledger, read_only=True) as workspace:
             told |= {"ledger": workspace.ledger.id, "log_key": workspace.ledger.genesis.log_key.did_key}
-    except NotALedgerError:
-        if ledger is not None:
-            raise
     if invocation.as_json:
         invocation.output.json(told)
+    elif public or log:
+        invocation.output.line(told["log_key" if log else "public_key"])
     else:
         invocation.output.pairs([(name.replace("_", " "), value) for name, value in told.items()])
 
@@ -123,7 +128,7 @@ def _member_row(row: MemberRow) -> tuple[str, str, str, str]:
 
 @key_command.command(
     "admit",
-    epilog=examples("lichen key admit hospital-b did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"),
+    epilog=examples("lichen key admit hospital-c did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"),
 )
 @click.argument("member")
 @click.argument("public_key")
@@ -152,7 +157,7 @@ def admit_command(
 
 @key_command.command(
     "add",
-    epilog=examples("lichen key add hospital-b did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"),
+    epilog=examples("lichen key add hospital-b did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"),
 )
 @click.argument("member")
 @click.argument("public_key")

@@ -105,6 +105,7 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     """
     from lichen.cli.narrator import TerminalNarrator
     from lichen.runs.project import Project
+    from lichen.runs.setup import check_admitted
 
     check_command(command)
     report = _report_path(options["report"])
@@ -117,6 +118,7 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
             _run_unrecorded(invocation, request)
         if options["estimate"]:
             return _estimate(workspace, request, narrator)
+        check_admitted(workspace)
         _warn_of_secrets(request, narrator)
         result = _answer_or_run(workspace, request, narrator)
     narrator.ended(result)
@@ -214,9 +216,7 @@ def _open_ledger(workspace: Workspace, narrator: TerminalNarrator) -> bool:
     from lichen.errors import LichenError, UsageError
 
     try:
-        _ = workspace.ledger
-        _ = workspace.group_key
-        _ = workspace.identity
+        _ = workspace.ledger, workspace.group_key, workspace.identity
     except UsageError:
         raise
     except LichenError as error:

@@ -21,7 +21,9 @@ __all__ = ["verify_command"]
 @click.command(
     "verify",
     epilog=examples(
-        "lichen verify", "lichen verify run.receipt", "lichen verify run.receipt --log-key did:key:z6Mk…"
+        "lichen verify",
+        "lichen verify run.receipt",
+        "lichen verify run.receipt --log-key $(lichen key show --log)",
     ),
 )
 @click.argument("receipt", required=False)

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lichen.errors import LichenError, UsageError
+from lichen.errors import LichenError, Rejected, UsageError
 from lichen.runs.metrics import append_metrics, check_metrics
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Run:
     def __enter__(self) -> Self:
         if self._started_ns:
             raise UsageError("this run has begun already", remedy="Call lichen.run(...) once for each block.")
-        with self._own_work("it is neither answered nor recorded", raises=(UsageError,)):
+        with self._own_work("it is neither answered nor recorded", raises=(UsageError, Rejected)):
             self._ask()
         with self._own_work("it is not metered, so it will not be recorded"):
             self._begin()
@@ -283,11 +283,13 @@ class Run:
         from lichen.runs.command import Command
         from lichen.runs.interpreter import probe_interpreter
         from lichen.runs.session import ask, flush_spool
+        from lichen.runs.setup import check_admitted
         from lichen.runs.surroundings import Surroundings
         from lichen.runs.workspace import Workspace
 
         workspace = self._opened.enter_context(Workspace.find(self._ledger_option))
-        _ = workspace.identity, workspace.ledger, workspace.group_key
+        _ = workspace.ledger, workspace.group_key
+        check_admitted(workspace)
         flush_spool(workspace, _LogNarrator(self.name))
         project = workspace.project
         plain = Command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.statement import Subject
-from lichen.errors import EncodingError, StorageError, UsageError
+from lichen.errors import EncodingError, Rejected, StorageError, UsageError
 from lichen.runs.config import UserConfig, lichen_home
 from lichen.runs.record import statement
 from lichen.runs.workspace import GROUP_KEY_FILE, LOG_KEY_FILE, member_key_path
@@ -26,6 +26,7 @@ __all__ = [
     "LedgerCreated",
     "MemberRow",
     "admit_member",
+    "check_admitted",
     "create_ledger",
     "list_members",
     "make_key",
@@ -303,6 +304,36 @@ def member_action(
     subjects = [Subject("ledger", bytes.fromhex(workspace.ledger.id))]
     said = statement(workspace, "member", subjects, fields)
     return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+
+
+def check_admitted(workspace: Workspace) -> None:
+    """Make sure, before work that is to be recorded, that the ledger will take the acting member's records.
+
+    Raises:
+        Rejected: The member's key was never admitted, is another member's, or speaks for nobody any more.
+    """
+    from lichen.contracts.members import key_binding
+
+    member, key = workspace.identity.member, workspace.identity.key.public
+    binding = key_binding(workspace.ledger.state.get, key.key_id)
+    if binding is None:
+        raise Rejected(
+            "members.not-admitted",
+            f"{member} is not a member of this ledger, or has another key there",
+            remedy=f"Let an admin of it type: lichen key admit {member} {key.did_key}",
+        )
+    if binding.member != member:
+        raise Rejected(
+            "members.forged-author",
+            f"the key in {workspace.identity.path} is that of {binding.member!r}, not of {member!r}",
+            remedy=f"Act as its member: lichen config set identity.member {binding.member}",
+        )
+    if not binding.covers(workspace.ledger.size):
+        raise Rejected(
+            "members.key-revoked",
+            f"the key in {workspace.identity.path} speaks for {member} no more: it was {binding.reason}",
+            remedy="Let an admin admit another key: lichen key add",
+        )
 
 
 def list_members(workspace: Workspace) -> list[MemberRow]:

@@ -141,7 +141,6 @@ def _watch(
         watch_directories,
         means=_means(request.trace or project.config.trace),
         scratch_directory=scratch,
-        cache_directory=workspace.cache_directory,
     )
     environment = {**os.environ, "LICHEN_RUN_ID": scratch.name}
     if lease is not None:
