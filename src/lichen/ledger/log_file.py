@@ -91,6 +91,7 @@ class LogFile:
         self.rules = Rulebook(self.genesis, installed)
         self.unsealed: dict[bytes, bytes | None] = {}
         self.fresh: dict[bytes, bytes | None] = {}
+        self._has_stored_pending = False
         self._new_hashes: list[bytes] = []
         self._values: dict[bytes, bytes | None] = {}
         self._size_committed = 0
@@ -141,6 +142,7 @@ class LogFile:
         self._drop()
         row = self.tables.last_seal(0 if known is None else known.index)
         self.unsealed = self.tables.pending_writes()
+        self._has_stored_pending = bool(self.unsealed)
         if row is not None:
             self.last_checkpoint = row
             self.last_seal = (
@@ -301,12 +303,14 @@ class LogFile:
         """Store state writes that no seal covers yet."""
         if self.fresh:
             self.tables.put_pending(self.fresh)
+            self._has_stored_pending = True
 
     def state_root_sealed_at(self, index: int) -> bytes:
         """Move all pending writes into the stored state, as the version that a seal at ``index`` commits to."""
         root = self.store.update(index, self.unsealed)
-        if self.unsealed.keys() - self.fresh.keys():
+        if self._has_stored_pending:
             self.tables.clear_pending()
+            self._has_stored_pending = False
         self._values |= self.unsealed
         self.unsealed = {}
         self.fresh = {}
