@@ -60,6 +60,7 @@ class Command:
         seed_names: Iterable[str] = (),
         project_seed_names: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
+        shown: Sequence[str] | None = None,
     ) -> Command:
         """Understand a command line.
 
@@ -70,6 +71,7 @@ class Command:
             seed_names: Names of options (without dashes) or variables that are only seeds.
             project_seed_names: The same for every command of the project; one that this command lacks is passed over.
             environ: Environment the command will see.
+            shown: The same words with secrets concealed, for everything that is kept; ``argv`` itself when None.
 
         Raises:
             UsageError: No words, or a seed name that nothing answers to.
@@ -83,7 +85,7 @@ class Command:
         is_python = _is_python(argv[0], executable)
         script_index, script = _find_script(argv, cwd) if is_python else (0, executable)
         first_argument = script_index + 1
-        words = list(argv)
+        words = list(argv if shown is None else shown)
         words[0] = "python" if is_python else project.generalise(Path(argv[0]).name)
         if script_index and script and not script.startswith("-"):
             words[script_index] = project.name_of(script)

@@ -257,6 +257,8 @@ def observe(
     for peer in trace.network[:3]:
         observer.blame("network", f"the run talked to {peer}")
     manifest = _manifest(observer, command, trace, declared_variables)
+    for what in sorted(surroundings.concealer.hidden):
+        observer.blame("secret", f"{what} is a secret, by which a public ledger must not tell work apart")
     return Observation(manifest, observer.data_sizes, observer.reasons)
 
 

@@ -281,6 +281,7 @@ class Run:
 
     def _ask(self) -> None:
         from lichen.runs.command import Command
+        from lichen.runs.concealment import Concealer
         from lichen.runs.interpreter import probe_interpreter
         from lichen.runs.session import ask, flush_spool
         from lichen.runs.setup import check_admitted
@@ -296,13 +297,15 @@ class Run:
             argv=self._request.argv, cwd=str(Path.cwd()), executable=sys.executable, is_python=True, script=self._script,
             canonical=self._request.argv, seeds={}, parameters={},
         )  # fmt: skip
-        self._command = plain.with_declared(self._request.params, self._request.seed)
+        concealer = Concealer(workspace.group_key)
+        self._command = plain.with_declared(concealer.values(self._request.params), self._request.seed)
         interpreter = probe_interpreter(sys.executable, workspace.cache_directory)
         self._surroundings = Surroundings(
             project,
             lambda path: workspace.digests.hash_file(Path(path)).sha256,
             interpreter,
             dict(os.environ),
+            concealer=concealer,
         )
         self._workspace = workspace
         answer, self.nearest, self.estimate = ask(workspace, self._request, self._command, self._surroundings)

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from lichen.errors import LichenError, StorageError, UsageError
 from lichen.runs.command import Command
+from lichen.runs.concealment import Concealer
 from lichen.runs.hit import absolute_paths, take_hit
 from lichen.runs.interpreter import probe_interpreter
 from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
@@ -47,6 +48,7 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         UsageError: The command line or an option makes no sense.
     """
     project = workspace.project
+    concealer = Concealer(workspace.group_key)
     command = Command.parse(
         request.argv,
         project,
@@ -54,14 +56,19 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         seed_names=[name for name in request.seed if name not in request.params],
         project_seed_names=project.config.seed,
         environ=os.environ,
-    ).with_declared(request.params, (*request.seed, *project.config.seed))
+        shown=concealer.words(request.argv),
+    ).with_declared(concealer.values(request.params), (*request.seed, *project.config.seed))
     interpreter = (
         probe_interpreter(command.executable, workspace.cache_directory)
         if command.is_python and command.executable
         else None
     )
     surroundings = Surroundings(
-        project, lambda path: workspace.digests.hash_file(Path(path)).sha256, interpreter, dict(os.environ)
+        project,
+        lambda path: workspace.digests.hash_file(Path(path)).sha256,
+        interpreter,
+        dict(os.environ),
+        concealer=concealer,
     )
     standard_input = describe_standard_input()
     if standard_input.kind == "file" and standard_input.path is not None:
@@ -187,10 +194,7 @@ def _run_alone(
     lease = Lease(workspace.directory / "leases", _lease_key(workspace, command, surroundings))
     with lease.acquire(on_wait=narrator.waiting, timeout_seconds=request.wait_seconds_max) as held:
         if held.waited:
-            fresh = Surroundings(
-                surroundings.project, surroundings.hash_file, surroundings.interpreter, surroundings.environ,
-                surroundings.stdin_digest,
-            )  # fmt: skip
+            fresh = surroundings.afresh()
             result = _try_ledger(workspace, request, command, fresh, narrator, tell=False)
             if result is not None:
                 return result

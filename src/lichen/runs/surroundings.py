@@ -17,6 +17,7 @@ from pathlib import Path
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.errors import LichenError
+from lichen.runs.concealment import Concealer
 from lichen.runs.interpreter import Interpreter, distribution_versions
 from lichen.runs.manifest import Manifest
 from lichen.runs.project import Project
@@ -80,6 +81,7 @@ class Surroundings:
         interpreter: What the command's interpreter says of itself; None when it is no Python or does not answer.
         environ: Environment the command will see.
         stdin_digest: SHA-256 of piped input; None when there is none.
+        concealer: Masks variables that hold secrets.
     """
 
     project: Project
@@ -87,8 +89,13 @@ class Surroundings:
     interpreter: Interpreter | None
     environ: Mapping[str, str]
     stdin_digest: bytes | None = None
+    concealer: Concealer = field(default_factory=Concealer)
     _digests: dict[str, str] = field(default_factory=dict)
     _listings: dict[str, list[str] | None] = field(default_factory=dict)
+
+    def afresh(self) -> Surroundings:
+        """Return the same with nothing looked at yet."""
+        return replace(self, _digests={}, _listings={})
 
     def digest_of(self, name: str) -> str:
         """Return the digest text of a file by manifest name, or ``missing``."""
@@ -161,7 +168,9 @@ class Surroundings:
         value = self.environ.get(name)
         if name == "PYTHONPATH" and value:
             value = os.pathsep.join(part for part in value.split(os.pathsep) if part)
-        return None if value is None else self.project.generalise(value)
+        if value is None:
+            return None
+        return self.project.generalise(self.concealer.values({name: value})[name])
 
     def versions_of(self, names: Iterable[str]) -> dict[str, str]:
         """Return the installed versions of distributions, ``-`` for those not there."""

@@ -281,7 +281,7 @@ def test_settings_of_the_project_hold_for_its_runs(terminal: Terminal) -> None:
         'seed = ["seed"]\nmetrics = "metrics.json"\nzone = "DE"\n'
     )
     terminal.type("run", "--report", "report.json", "--", "python", "train.py", "--seed", "4")
-    assert report(terminal)["metrics"] == {"accuracy": 0.91, "loss": pytest.approx(0.09)}
+    assert report(terminal)["metrics"] == pytest.approx({"accuracy": 0.91, "loss": 0.09})
     assert json.loads(terminal.type("show", "--json").stdout)["manifest"]["seeds"] == {"seed": "4"}
     terminal.type("run", "--", "bash", "-c", "true")  # a command without that option runs all the same
 
