@@ -11,11 +11,14 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
+from lichen.runs.config import lichen_home
 from lichen.runs.manifest import Manifest, Output
+from lichen.runs.ranked import LAUNCHER_VARIABLE
 from lichen.runs.surroundings import ALWAYS_VARIABLES, MISSING, STDIN, Surroundings
 
 if TYPE_CHECKING:
@@ -90,13 +93,18 @@ class _Observer:
     directories: set[str] = field(default_factory=set)
     reasons: list[Reason] = field(default_factory=list)
 
+    @cached_property
+    def own_places(self) -> tuple[str, ...]:
+        """Directories of Lichen's own, which runs inside this run touch."""
+        return str(self.workspace.directory), str(lichen_home())
+
     def blame(self, code: str, text: str) -> None:
         self.reasons.append(Reason(code, text))
 
     def take_path(self, seen: _Path, sources: set[str]) -> None:
         """Sort one path into the sections."""
         project = self.surroundings.project
-        if project.is_ignored(seen.path):
+        if project.is_ignored(seen.path) or any(_is_below(seen.path, place) for place in self.own_places):
             return
         name = project.name_of(seen.path)
         kinds = seen.by_kind
@@ -294,6 +302,7 @@ def _manifest(
     imports = frozenset(trace.imports)
     module_directories = {project.name_of(path) for path in trace.module_directories}
     names = {*trace.variables, *declared_variables, *ALWAYS_VARIABLES}
+    names = {name for name in names if not LAUNCHER_VARIABLE.fullmatch(name)}
     seed_variables = {name[1:] for name in command.seeds if name.startswith("$")}
     executables = {}
     for path in trace.execs:

@@ -23,7 +23,6 @@ from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, stateme
 from lichen.runs.spool import Spool, SpooledOutput
 
 if TYPE_CHECKING:
-
     from lichen.runs.manifest import Manifest
     from lichen.runs.request import Narrator, RunRequest, RunResult
     from lichen.runs.workspace import Workspace
@@ -40,6 +39,7 @@ def write_down(
     narrator: Narrator,
     *,
     parent: str | None = None,
+    rank_count: int | None = None,
 ) -> None:
     """Store and record a run, and open a dispute when it contradicts equal work.
 
@@ -51,6 +51,7 @@ def write_down(
         result: Its measurement is there; manifest, record, receipt or spool are filled in.
         narrator: Hears warnings and, if asked for, the record.
         parent: Run this one is nested in.
+        rank_count: Processes of a distributed run, all recorded in this one.
 
     Raises:
         LichenError: The store cannot take the manifest.
@@ -70,6 +71,7 @@ def write_down(
         exit_status=result.exit_status,
         data=data_digests(observation, DATA_INLINE_MAX),
         parent=parent,
+        rank_count=rank_count,
     )
     said = run_statement(workspace, manifest, manifest_cid, manifest_sha256, facts)
     if request.show_record:

@@ -106,6 +106,7 @@ class RunResult:
         missed_target: Which metric missed its target, in words.
         spooled: Where the record waits when the ledger could not take it.
         outcome: The command's end, for leaving as it left; None when nothing ran.
+        with_inner_runs: Energy of this run and of the runs inside it.
     """
 
     status: str
@@ -129,6 +130,7 @@ class RunResult:
     estimate: Estimate | None = None
     nearest: Sequence[Nearest] = ()
     outcome: Outcome | None = None
+    with_inner_runs: Measurement | None = None
 
     def to_report(self) -> dict[str, Any]:
         """Return the content of ``--report FILE``.

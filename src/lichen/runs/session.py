@@ -17,12 +17,15 @@ from lichen.runs.hit import absolute_paths, take_hit
 from lichen.runs.interpreter import probe_interpreter
 from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
 from lichen.runs.manifest import command_key
+from lichen.runs.nested import NestedRun, leave_note, surrounding_run
+from lichen.runs.ranks import detect_rank
 from lichen.runs.request import Estimate, RunResult
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
 
 if TYPE_CHECKING:
     from lichen.runs.lookup import Nearest
+    from lichen.runs.ranks import Rank
     from lichen.runs.request import Narrator, RunRequest
     from lichen.runs.spool import SpooledOutput
     from lichen.runs.workspace import Workspace
@@ -90,16 +93,13 @@ def ask(
     )
 
 
-def answer_or_run(
-    workspace: Workspace, request: RunRequest, narrator: Narrator, *, parent: str | None = None
-) -> RunResult:
+def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator) -> RunResult:
     """Answer a request from the ledger, or run it and record it.
 
     Args:
         workspace: Opened by the caller.
         request: What is asked.
         narrator: Hears what happens.
-        parent: Id of the run this one is nested in.
 
     Returns:
         The result. When the command ran, ``outcome`` says how to leave.
@@ -110,16 +110,55 @@ def answer_or_run(
     _ = workspace.identity  # a key that is missing or open to others is said before hours of work, not after
     command, surroundings = prepare(workspace, request)
     flush_spool(workspace, narrator)
+    surrounding = surrounding_run()
+    parent = surrounding.run_id if surrounding is not None else None
+    rank = detect_rank()
     stdin = _read_ahead(workspace, command, surroundings)
     try:
+        if rank is not None:
+            return _answer_rank(workspace, request, command, surroundings, narrator, rank, parent)
+        result = None
         if not request.rerun:
             result = _try_ledger(workspace, request, command, surroundings, narrator)
-            if result is not None:
-                return result
-        return _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
+        if result is None:
+            result = _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
     finally:
         if stdin is not None:
             stdin.close()
+    if surrounding is not None:
+        energy = result.with_inner_runs.to_record() if result.with_inner_runs is not None else None
+        leave_note(surrounding, NestedRun(f"run-{os.getpid()}", result.status, result.record, energy))
+    return result
+
+
+def _answer_rank(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    rank: Rank,
+    parent: str | None,
+) -> RunResult:
+    """Answer or run one process of a distributed run, as the first of them decides for all."""
+    from lichen.runs.ranked import Meeting, as_first_rank
+    from lichen.runs.train import train
+
+    meeting = Meeting(workspace, rank)
+    surroundings.environ = as_first_rank(surroundings.environ)
+    answer = None if request.rerun else ask(workspace, request, command, surroundings)[0]
+    hit = answer.run.index if answer is not None and answer.kind == "hit" and answer.run is not None else None
+    if meeting.agrees_to_train(hit) or answer is None or answer.run is None:
+        return train(workspace, request, command, surroundings, narrator, parent=parent, meeting=meeting)
+    if rank.is_first:
+        outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
+        taken = take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
+        if taken is not None:
+            return taken
+    run = answer.run
+    return RunResult(
+        "hit", run.exit_status or 0, record=run.index, author=run.member, metrics=run.metrics, answer=answer
+    )
 
 
 def _try_ledger(

@@ -22,6 +22,7 @@ from lichen.encoding.base import b64u
 from lichen.errors import LichenError
 from lichen.runs.hit import absolute_paths
 from lichen.runs.metrics import collect_metrics, misses_target
+from lichen.runs.nested import mark, nested_runs, own_share
 from lichen.runs.observe import Observation, observe
 from lichen.runs.recording import write_down
 from lichen.runs.request import RunResult
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.runs.command import Command
     from lichen.runs.lease import Held
+    from lichen.runs.ranked import Meeting
     from lichen.runs.request import Narrator, RunRequest
     from lichen.runs.supervise import Outcome
     from lichen.runs.surroundings import Surroundings
@@ -43,13 +45,14 @@ _STDOUT_KEPT_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
-class _Watched:
+class Watched:
     """What was seen of a command from outside."""
 
     outcome: Outcome
     trace: Trace
     measurement: Measurement | None
     warnings: list[str]
+    with_inner_runs: Measurement | None = None
 
 
 def train(
@@ -62,6 +65,7 @@ def train(
     stdin: int | None = None,
     parent: str | None = None,
     lease: Held | None = None,
+    meeting: Meeting | None = None,
 ) -> RunResult:
     """Run a command and record it.
 
@@ -74,6 +78,7 @@ def train(
         stdin: Descriptor to use as the command's input; its own standard input when None.
         parent: Id of the run this one is nested in.
         lease: Lease held meanwhile; runs inside must not wait for it.
+        meeting: The other processes of a distributed run; only rank 0 records.
 
     Returns:
         How it ended; ``outcome`` is set, and the caller leaves as the command left.
@@ -82,20 +87,40 @@ def train(
         watched = _watch(workspace, request, command, scratch, stdin, lease)
         for warning in watched.warnings:
             narrator.warning(warning)
+        joined = None
+        if meeting is not None:
+            try:
+                if not meeting.rank.is_first:
+                    meeting.leave(watched)
+                    return _unrecorded(request, watched)
+                watched, joined = meeting.join(watched)
+            except (LichenError, OSError) as error:
+                narrator.warning(f"the other ranks of this run are not in its record: {error}")
+                if not meeting.rank.is_first:
+                    return _unrecorded(request, watched)
         if watched.outcome.start_error is not None:
             narrator.warning(watched.outcome.start_error)
             return RunResult("failed", watched.outcome.exit_status, outcome=watched.outcome)
         try:
-            return _describe(workspace, request, command, surroundings, narrator, watched, parent)
+            ranks = meeting.rank.count if meeting is not None else None
+            result = _describe(workspace, request, command, surroundings, narrator, watched, parent, ranks)
+            if meeting is not None and joined is not None:
+                meeting.close(scratch.name, joined)
+            return result
         except Exception as error:  # whatever it is, the command has ended well or badly on its own
             narrator.warning(f"this run was not recorded: {_in_words(error)}")
-            return RunResult(
-                _status(request, watched.outcome, {})[0],
-                watched.outcome.exit_status,
-                measurement=watched.measurement,
-                duration_seconds=watched.outcome.duration_seconds,
-                outcome=watched.outcome,
-            )
+            return _unrecorded(request, watched)
+
+
+def _unrecorded(request: RunRequest, watched: Watched) -> RunResult:
+    """Return how a command ended that this process does not record."""
+    return RunResult(
+        _status(request, watched.outcome, {})[0],
+        watched.outcome.exit_status,
+        measurement=watched.measurement,
+        duration_seconds=watched.outcome.duration_seconds,
+        outcome=watched.outcome,
+    )
 
 
 def _in_words(error: Exception) -> str:
@@ -125,7 +150,7 @@ def _watch(
     scratch: Path,
     stdin: int | None,
     lease: Held | None,
-) -> _Watched:
+) -> Watched:
     """Run the command; tracing and metering may fail without it noticing."""
     from lichen.energy.attribution import TreeAccount
     from lichen.energy.meter import Meter
@@ -142,11 +167,12 @@ def _watch(
         means=_means(request.trace or project.config.trace),
         scratch_directory=scratch,
     )
-    environment = {**os.environ, "LICHEN_RUN_ID": scratch.name}
+    environment = dict(os.environ)
     if lease is not None:
         lease.mark(environment)
     try:
         environment = tracer.environment(environment)
+        mark(environment, scratch.name, tracer.run_directory)
         tracer.start()
     except (LichenError, OSError) as error:
         warnings.append(f"the run is not traced: {error}")
@@ -165,16 +191,18 @@ def _watch(
         capture_directory=scratch,
         stdin="auto" if stdin is None else stdin,
     )
-    measurement = None
+    measurement = total = None
     try:
-        measurement = meter.stop(outcome.usage) if meter is not None else None
+        if meter is not None:
+            total = meter.stop(outcome.usage)
+            measurement = own_share(total, nested_runs(tracer.run_directory))
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
     try:
         trace = tracer.finish()
     except (LichenError, OSError) as error:
         trace = Trace(complete=False, reasons=(f"tracer: {error}",))
-    return _Watched(outcome, trace, measurement, [*warnings, *outcome.warnings])
+    return Watched(outcome, trace, measurement, [*warnings, *outcome.warnings], total)
 
 
 def _means(text: str | None) -> tuple[str, ...] | None:
@@ -202,8 +230,9 @@ def _describe(
     command: Command,
     surroundings: Surroundings,
     narrator: Narrator,
-    watched: _Watched,
+    watched: Watched,
     parent: str | None,
+    rank_count: int | None,
 ) -> RunResult:
     outcome = watched.outcome
     if outcome.stdin.sha256 is not None and outcome.stdin.complete:
@@ -241,12 +270,15 @@ def _describe(
         outputs=[output.name for output in observation.manifest.outputs],
         missed_target=missed,
         outcome=outcome,
+        with_inner_runs=watched.with_inner_runs,
     )
     if watched.measurement is None:
         narrator.warning("this run was not recorded: a record without its energy is not written")
         return result
     detail = _detail(request, observation, watched, stdout)
-    write_down(workspace, request, observation, detail, result, narrator, parent=parent)
+    write_down(
+        workspace, request, observation, detail, result, narrator, parent=parent, rank_count=rank_count
+    )
     return result
 
 
@@ -266,7 +298,7 @@ def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
         observation.reasons.append(Reason("partial", "standard input was not read to its end"))
 
 
-def _detail(request: RunRequest, observation: Observation, watched: _Watched, stdout: bytes) -> bytes:
+def _detail(request: RunRequest, observation: Observation, watched: Watched, stdout: bytes) -> bytes:
     """Return the deletable detail: what people want to see and nobody needs for a proof."""
     outcome = watched.outcome
     stderr = outcome.stderr_capture.read_bytes()
