@@ -31,6 +31,10 @@ from lichen.units import format_energy
 __all__ = ["Boundary", "Component", "Measurement", "Method", "combine_factors", "combine_terms"]
 
 ENERGY_JOULES_MAX: Final = 1e18  # 278 TWh, a day of the world's electricity four times over
+DURATION_SECONDS_MAX: Final = 1e12  # thirty thousand years
+DURATION_SECONDS_MIN: Final = (
+    1e-9  # what clocks tell apart; shorter ones count as this, so that no power is infinite
+)
 RELATIVE_U95_MAX: Final = 100.0  # an interval of a hundred times the value says nothing any more
 COMPONENT_COUNT_MAX: Final = 16
 NAME_LENGTH_MAX: Final = 64
@@ -262,7 +266,9 @@ class Measurement:
         frozen = MappingProxyType(dict(sorted(self.components.items())))
         object.__setattr__(self, "components", frozen)
         object.__setattr__(
-            self, "duration_seconds", _check_quantity(self.duration_seconds, "duration in seconds")
+            self,
+            "duration_seconds",
+            _check_quantity(self.duration_seconds, "duration in seconds", DURATION_SECONDS_MAX),
         )
         try:
             object.__setattr__(self, "boundary", Boundary(self.boundary))
@@ -305,7 +311,9 @@ class Measurement:
     @property
     def power_watts(self) -> float | None:
         """Mean power; None when the duration is zero."""
-        return self.energy_joules / self.duration_seconds if self.duration_seconds > 0 else None
+        if self.duration_seconds <= 0:
+            return None
+        return self.energy_joules / max(self.duration_seconds, DURATION_SECONDS_MIN)
 
     def __add__(self, other: Measurement) -> Measurement:
         """Add two pieces of work: joules and durations add, errors fully correlated.

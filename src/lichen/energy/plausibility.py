@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lichen.energy.grid import INTENSITY_MAX_GCO2E_PER_KWH
-from lichen.energy.measurement import Boundary, Component, Measurement, Method
+from lichen.energy.measurement import DURATION_SECONDS_MIN, Boundary, Component, Measurement, Method
 from lichen.errors import EncodingError
 from lichen.units import JOULES_PER_KILOWATT_HOUR, format_power
 
@@ -159,8 +159,8 @@ def _check_duration(measurement: Measurement) -> list[Violation]:
 
 
 def _check_power(measurement: Measurement) -> list[Violation]:
-    seconds, boundary = measurement.duration_seconds, measurement.boundary
-    if seconds <= 0:
+    seconds, boundary = max(measurement.duration_seconds, DURATION_SECONDS_MIN), measurement.boundary
+    if measurement.duration_seconds <= 0:
         return []
     least, most = measurement.low_joules / seconds, measurement.high_joules / seconds
     limit, floor = POWER_WATTS_MAX[boundary], POWER_WATTS_MIN[boundary]
@@ -193,8 +193,8 @@ def _check_power(measurement: Measurement) -> list[Violation]:
 
 def _check_device(measurement: Measurement) -> list[Violation]:
     """Hold processor and cards against the device that is named."""
-    seconds = measurement.duration_seconds
-    if seconds <= 0 or measurement.device == "several":
+    seconds = max(measurement.duration_seconds, DURATION_SECONDS_MIN)
+    if measurement.duration_seconds <= 0 or measurement.device == "several":
         return []
     found: list[Violation] = []
     threads = _thread_count(measurement.device)

@@ -52,6 +52,10 @@ def test_a_power_no_machine_draws() -> None:
     assert "10.0 MW" in found[0].message
 
 
+def test_any_energy_in_next_to_no_time() -> None:
+    assert rules(claim(1, 5e-324)) == ["energy.power-too-high", "energy.power-over-device"]
+
+
 def test_a_thousand_fold_slip_is_named() -> None:
     found = check_claim(claim(310e3 * 1000, 20, device="box"))
     assert "kilojoules" in found[0].message
