@@ -309,12 +309,12 @@ def _data_digest(workspace: Workspace, path: Path) -> bytes:
         path = max(files, key=lambda file: (file.stat().st_size, str(file)))
     if not path.is_file():
         raise NotFoundError(f"{path} does not exist", remedy="Name a file, or a directory with files.")
-    return workspace.digests.hash_file(path).sha256
+    return workspace.digests.digest_file(path)
 
 
 def _digest_of(workspace: Workspace, text: str) -> bytes:
     if Path(text).is_file():
-        return workspace.digests.hash_file(Path(text)).sha256
+        return workspace.digests.digest_file(Path(text))
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)
     raise NotFoundError(f"{text} is neither a file nor a SHA-256 of 64 hexadecimal digits")

@@ -255,9 +255,7 @@ def data_entries(workspace: Workspace, paths: tuple[Path, ...]) -> list[int] | N
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", remedy="Name the data the artefact was made from.")
-        digest = (
-            _directory_digest(workspace, path) if path.is_dir() else workspace.digests.hash_file(path).sha256
-        )
+        digest = _directory_digest(workspace, path) if path.is_dir() else workspace.digests.digest_file(path)
         row = workspace.ledger.connection.execute(
             "SELECT MAX(idx) FROM view_artefact WHERE kind = 'data' AND sha256 = ?", (digest,)
         ).fetchone()

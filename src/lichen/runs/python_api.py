@@ -302,7 +302,7 @@ class Run:
         interpreter = probe_interpreter(sys.executable, workspace.cache_directory)
         self._surroundings = Surroundings(
             project,
-            lambda path: workspace.digests.hash_file(Path(path)).sha256,
+            lambda path: workspace.digests.digest_file(Path(path)),
             interpreter,
             dict(os.environ),
             concealer=concealer,

@@ -46,7 +46,7 @@ def resolve(workspace: Workspace, reference: str) -> int:
         return int(row[0])
     path = Path(text)
     if path.is_file():
-        found = entries_with_digest(workspace, workspace.digests.hash_file(path).sha256)
+        found = entries_with_digest(workspace, workspace.digests.digest_file(path))
         if not found:
             raise NotFoundError(
                 f"the content of {text} is not on record", remedy="Publish it: lichen publish model FILE"

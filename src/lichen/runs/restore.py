@@ -81,7 +81,7 @@ def plan_restore(
                 remedy=f"Declare it with --out {os.path.relpath(path)} or in lichen.toml, then ask again.",
             )
         info = _status(path)
-        if info is not None and workspace.digests.hash_file(Path(path)).sha256 == output.sha256:
+        if info is not None and workspace.digests.digest_file(Path(path)) == output.sha256:
             present.append(output)
             continue
         if info is not None:
@@ -139,6 +139,9 @@ def restore(workspace: Workspace, plan: RestorePlan) -> tuple[str, ...]:
     written = []
     for output, path in plan.write:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        workspace.store.fetch_to(Cid.parse(output.cid), Path(path), mode=output.mode, overwrite=True)
+        inside = workspace.project.root if workspace.project.contains(path) else None
+        workspace.store.fetch_to(
+            Cid.parse(output.cid), Path(path), mode=output.mode, overwrite=True, within=inside
+        )
         written.append(path)
     return tuple(written)

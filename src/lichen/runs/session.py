@@ -68,14 +68,14 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
     )
     surroundings = Surroundings(
         project,
-        lambda path: workspace.digests.hash_file(Path(path)).sha256,
+        lambda path: workspace.digests.digest_file(Path(path)),
         interpreter,
         dict(os.environ),
         concealer=concealer,
     )
     standard_input = describe_standard_input()
     if standard_input.kind == "file" and standard_input.path is not None:
-        surroundings.stdin_digest = workspace.digests.hash_file(standard_input.path).sha256
+        surroundings.stdin_digest = workspace.digests.digest_file(standard_input.path)
     return command, surroundings
 
 
