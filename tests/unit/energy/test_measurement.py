@@ -97,7 +97,7 @@ def test_a_share_of_a_counter_is_an_allocation() -> None:
 
 def test_power_is_finite_however_short_the_work() -> None:
     part = {"cpu": Component(1, 0.1, Method.MODEL)}
-    assert Measurement(part, 5e-324, Boundary.PROCESS, "EPYC").power_watts == 1e9
+    assert Measurement(part, 5e-324, Boundary.PROCESS, "EPYC").power_watts == pytest.approx(1e9)
     assert Measurement(part, 0, Boundary.PROCESS, "EPYC").power_watts is None
     with pytest.raises(MeterError, match="duration"):
         Measurement(part, 1e13, Boundary.PROCESS, "EPYC")
