@@ -37,7 +37,7 @@ SETTINGS = (
     Setting("requests", 100, 10, 5_000, "requests in the trace"),
     Setting("jobs", 60, 2, 5_000, "distinct jobs they are drawn from"),
     Setting("zipf", 0.9, 0.0, 3.0, "exponent of their popularity; 0 is uniform"),
-    Setting("epochs", 60, 1, 100_000, "size of a job; 60 is about half a second"),
+    Setting("epochs", 400, 1, 100_000, "size of a job; 400 is about two seconds"),
     Setting("plain", 20, 5, 500, "plain runs without Lichen, for comparison"),
     Setting("seed", 1, 0, 2**31, "of the draw"),
 )
@@ -209,7 +209,7 @@ def _finding(
     ]
     figures: dict[str, Any] = {}
     for name, value in point.items():
-        usable = sorted(draw[name] for draw in draws if math.isfinite(draw[name]))
+        usable = sorted(draw[name] for draw in draws if not math.isnan(draw[name]))
         low, high = (
             (usable[int(0.025 * len(usable))], usable[int(0.975 * len(usable)) - 1])
             if usable
@@ -219,10 +219,15 @@ def _finding(
     net = figures["net_joules"]
     verdict = "confirmed" if net["low"] > 0 else "not confirmed" if net["high"] < 0 else "depends"
     share, even = figures["hit_share"]["value"], figures["break_even_share"]
+    break_even = (
+        f"the ledger breaks even at {even['value']:.1%} hits ({even['low']:.1%} to {even['high']:.1%})"
+        if math.isfinite(even["value"])
+        else "jobs this small are cheaper to repeat than to look up, at any share of hits"
+    )
     summary = (
-        f"{len(requests)} requests, {share:.0%} of them answered: {net['value']:.1f} J net ({net['low']:.1f} to {net['high']:.1f}). A job "
-        f"cost {point['job_joules']:.2f} J, a miss {point['miss_cost_joules']:.2f} J and a hit {point['hit_cost_joules']:.2f} J of Lichen's own; "
-        f"the ledger breaks even at {even['value']:.1%} hits ({even['low']:.1%} to {even['high']:.1%})."
+        f"{len(requests)} requests, {share:.0%} of them answered: {net['value']:.1f} J net "
+        f"({net['low']:.1f} to {net['high']:.1f}). A job cost {point['job_joules']:.2f} J, a miss "
+        f"{point['miss_cost_joules']:.2f} J and a hit {point['hit_cost_joules']:.2f} J of Lichen's own; {break_even}."
     )
     rows = [
         (name, round(v["value"], 4), round(v["low"], 4), round(v["high"], 4)) for name, v in figures.items()
