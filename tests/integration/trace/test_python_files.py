@@ -139,7 +139,7 @@ def test_listings(project: Project, means: tuple[str, ...] | None) -> None:
         means=means,
     )
     assert result.names("list") == {"data", "data/sub", "other"}
-    assert result.access("data", "list").names == ("a.csv", "b.csv", "sub/")
+    assert result.access("data", "list").names == ("a.csv", "b.csv", "sub")
 
 
 def test_a_listing_is_told_as_it_was_before_the_run_changed_the_directory(

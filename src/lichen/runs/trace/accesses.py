@@ -6,12 +6,13 @@ state then with its state at the first open.
 """
 
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH116
+# ruff: noqa: PTH116, PTH208
 
 from __future__ import annotations
 
+import operator
 import os
-import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,8 +20,13 @@ from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
 from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.trace import Access, AccessKind, StatKey
 
-__all__ = ["AccessTable", "list_names"]
+__all__ = ["AccessTable"]
 
+_ORDER = operator.attrgetter("order")
+_ALONE = {
+    means: frozenset((means,))
+    for means in ("audit", "preload", "inotify", "proc", "argv", "import", "seccomp")
+}
 _DETAILS = {1: "type", 2: "status", 3: "times"}
 _FIFO, _CHARACTER, _DIRECTORY, _BLOCK, _REGULAR, _LINK, _SOCKET = 1, 2, 4, 6, 8, 10, 12
 _WALKED_FILES_MAX = 100_000
@@ -31,16 +37,6 @@ _HARMLESS_DEVICES = (
     "/dev/hwrng", "/dev/accel", "/dev/cpu_dma_latency", "/dev/kvm", "/dev/fd/1", "/dev/fd/2",
 )  # fmt: skip
 _STDIN_NAMES = frozenset(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
-
-
-@dataclass
-class _Seen:
-    """First access of one kind to one path."""
-
-    order: int
-    stat: StatKey | None
-    by: set[str]
-    detail: str = ""
 
 
 @dataclass
@@ -60,62 +56,60 @@ class AccessTable:
     devices: set[str] = field(default_factory=set)
     stdin_opened: bool = False
     site_files: dict[str, StatKey | None] = field(default_factory=dict)
-    _seen: dict[AccessKind, dict[str, _Seen]] = field(
+    _seen: dict[AccessKind, dict[str, Access]] = field(
         default_factory=lambda: {
             "read": {}, "write": {}, "append": {}, "update": {}, "list": {}, "absent": {}, "exec": {}, "stat": {}
         }
     )  # fmt: skip
+    _listed_at: dict[str, int] = field(default_factory=dict)
     _owned: set[str] = field(default_factory=set)
     _owned_directories: set[str] = field(default_factory=set)
     _removed: set[str] = field(default_factory=set)
     _order: int = 0
 
-    def add_all(self, records: Iterable[Record], means: str) -> None:
-        """Take events in order of time."""
+    def add_all(self, records: Iterable[Record]) -> None:
+        """Take many events in order of time; most of them are plain reads of files nobody else touched."""
+        reads, is_ours, is_owned, alone = self._seen["read"], self.places.is_ours, self._is_owned, _ALONE
+        kind_open, regular, make = Kind.OPEN, _REGULAR, tuple.__new__
         for record in records:
-            self.add(record, means)
+            _, kind, path, kind_of_file, flags, state, _, means = record
+            is_plain = kind == kind_open and not flags and kind_of_file == regular
+            if not is_plain or "/." in path or "//" in path or path in reads or not is_ours(path):
+                self.add(record)
+            elif not is_owned(path):
+                reads[path] = make(Access, (path, "read", state, self._order, alone[means], "", None))
+                self._order += 1
 
-    def add(self, record: Record, means: str) -> None:
-        """Take one event.
-
-        Args:
-            record: What was seen; later than every event taken before.
-            means: Who saw it.
-        """
-        path = normalise(record.path)
+    def add(self, record: Record) -> None:
+        """Take one event, later than every event taken before."""
+        path, kind, means = normalise(record.path), record.kind, record.means
         if not self.places.is_ours(path):
             self._add_foreign(path, record)
-            return
-        kind = record.kind
-        if kind == Kind.OPEN:
-            self._open(path, record, means)
+        elif kind == Kind.OPEN:
+            self._open(path, record)
         elif kind == Kind.STAT:
-            self._look(path, record, means)
+            self._look(path, record)
         elif kind == Kind.LIST:
-            if record.type == ABSENT:
-                self._miss(path, means)
-            elif not self._is_owned(path) and record.type == _DIRECTORY:
-                self._note("list", path, record.stat, means)
+            self._list(path, record)
         elif kind == Kind.MKDIR:
-            if record.type == ABSENT:
-                self._make_directory(path)
+            if record.type == ABSENT and (path in self._removed or not self._is_owned(path)):
+                self._owned_directories.add(path)
         elif kind == Kind.DELETE:
-            self._delete(path, record, means)
+            self._delete(path, record)
         elif kind == Kind.MOVE:
             self._move(path, normalise(record.extra), record, means)
 
-    def confirm(self, records: Iterable[Record], means: str) -> None:
+    def confirm(self, records: Iterable[Record]) -> None:
         """Let another means confirm what is known, adding nothing."""
         for record in records:
             path = normalise(record.path)
             for kind in _CONFIRMED:
-                seen = self._seen[kind].get(path)
-                if seen is not None:
-                    seen.by.add(means)
+                if path in self._seen[kind]:
+                    self._note(kind, path, None, record.means)
 
     def add_loose(self, path: str) -> None:
         """A file in site-packages that no version describes was read."""
-        self._note("read", path, self.site_files.get(path), "preload")
+        self._note("read", path, self.site_files.get(path), "import")
 
     def add_mapped(self, path: str, state: StatKey | None) -> None:
         """A file was in memory; a library loaded by native code, for one."""
@@ -144,14 +138,16 @@ class AccessTable:
                 self.devices.add(path)
 
     def _note(self, kind: AccessKind, path: str, state: StatKey | None, means: str, detail: str = "") -> None:
-        known = self._seen[kind].get(path)
+        table = self._seen[kind]
+        known = table.get(path)
         if known is None:
-            self._seen[kind][path] = _Seen(self._order, state, {means}, detail)
+            table[path] = tuple.__new__(Access, (path, kind, state, self._order, _ALONE[means], detail, None))
             self._order += 1
-        else:
-            known.by.add(means)
-            if kind == "stat":
-                known.detail = _closer(known.detail, detail)
+            return
+        if means not in known.by:
+            known = table[path] = known._replace(by=known.by | _ALONE[means])
+        if kind == "stat" and detail and detail != known.detail:
+            table[path] = known._replace(detail=_closer(known.detail, detail))
 
     def _is_owned(self, path: str) -> bool:
         if path in self._owned or path in self._owned_directories:
@@ -164,24 +160,20 @@ class AccessTable:
                 parent = path.rfind("/", 0, parent)
         return False
 
-    def _open(self, path: str, record: Record, means: str) -> None:
-        flags, state, kind_of_file = record.flags, record.stat, record.type
-        if kind_of_file != _REGULAR and kind_of_file not in (ABSENT, UNKNOWN):
+    def _open(self, path: str, record: Record) -> None:
+        flags, state, kind_of_file, means = record.flags, record.stat, record.type, record.means
+        if kind_of_file != _REGULAR and kind_of_file not in (ABSENT, UNKNOWN, _LINK):
             if kind_of_file == _FIFO and not self._is_owned(path):
                 self.fifos.add(path)
             elif kind_of_file == _BLOCK:
                 self.devices.add(path)
-            if kind_of_file != _LINK:
-                return
-        if not flags & (Flag.ACCESS | Flag.TRUNCATE) and not (flags & Flag.CREATE and state is None):
-            if self._is_owned(path):
-                return
-            if kind_of_file == ABSENT:
-                self._miss(path, means)
-            else:
-                self._note("read", path, state, means)
             return
-        self._write(path, flags, state, means)
+        if flags & (Flag.ACCESS | Flag.TRUNCATE) or (flags & Flag.CREATE and state is None):
+            self._write(path, flags, state, means)
+        elif kind_of_file == ABSENT:
+            self._miss(path, means)
+        elif not self._is_owned(path):
+            self._note("read", path, state, means)
 
     def _write(self, path: str, flags: int, state: StatKey | None, means: str) -> None:
         if self._is_owned(path) or path in self._removed:
@@ -205,25 +197,31 @@ class AccessTable:
         if path not in self._removed and not self._is_owned(path):
             self._note("absent", path, None, means)
 
-    def _look(self, path: str, record: Record, means: str) -> None:
-        if self._is_owned(path):
-            return
+    def _look(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
-            self._miss(path, means)
-        else:
-            self._note("stat", path, record.stat, means, _DETAILS.get(record.flags, "status"))
+            self._miss(path, record.means)
+        elif not self._is_owned(path):
+            self._note("stat", path, record.stat, record.means, _DETAILS.get(record.flags, "status"))
 
-    def _make_directory(self, path: str) -> None:
-        if path in self._removed or not self._is_owned(path):
-            self._owned_directories.add(path)
+    def _list(self, path: str, record: Record) -> None:
+        if record.type == ABSENT:
+            self._miss(path, record.means)
+        elif record.type == _DIRECTORY and not self._is_owned(path):
+            self._note("list", path, record.stat, record.means)
+            self._listed_at.setdefault(path, record.time_ns)
+            if record.extra and self._seen["list"][path].names is None:
+                names = set(record.extra[:-1].split("/")) - {""}
+                self._seen["list"][path] = self._seen["list"][path]._replace(
+                    names=self._before_run(path, names)
+                )
 
-    def _delete(self, path: str, record: Record, means: str) -> None:
+    def _delete(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
             return
         if self._is_owned(path):
             self._owned.discard(path)
         else:
-            self._note("write", path, record.stat, means, "deleted")
+            self._note("write", path, record.stat, record.means, "deleted")
         self._removed.add(path)
 
     def _move(self, source: str, target: str, record: Record, means: str) -> None:
@@ -237,8 +235,7 @@ class AccessTable:
         self._removed.add(source)
         if is_directory:
             self._owned_directories.add(target)
-            for path in [path for path in self._owned if path.startswith(source + "/")]:
-                self._owned.discard(path)
+            self._owned -= {path for path in self._owned if path.startswith(source + "/")}
         else:
             self._owned.discard(source)
             self._owned.add(target)
@@ -249,97 +246,119 @@ class AccessTable:
         """Compare with what is there now, and give every access in order."""
         self._settle_changes()
         self._settle_moved_directories()
-        found: list[Access] = []
-        for kind, table in self._seen.items():
-            for path, seen in table.items():
-                if kind == "stat" and f"{self.places.project_root}/".startswith(f"{path}/"):
-                    continue  # that the project is where it is needs no saying
-                names = self._names(path, seen) if kind == "list" else None
-                detail = seen.detail
-                if kind == "absent":
-                    detail = self._made(path)
-                found.append(Access(path, kind, seen.stat, seen.order, frozenset(seen.by), detail, names))
-        found.sort(key=lambda access: access.order)
+        for path, access in self._seen["list"].items():
+            self._seen["list"][path] = access._replace(names=self._names(access))
+        for path, access in self._seen["absent"].items():
+            made = self._made(path)
+            if made:
+                self._seen["absent"][path] = access._replace(detail=made)
+        ancestors = f"{self.places.project_root}/"
+        found = [
+            access
+            for kind, table in self._seen.items()
+            for path, access in table.items()
+            if kind != "stat"
+            or not ancestors.startswith(f"{path}/")  # that the project is there needs no saying
+        ]
+        found.sort(key=_ORDER)
         return tuple(found)
 
     def _settle_changes(self) -> None:
-        """A file opened for update or append and left as it was has only been read, or not even that."""
-        kinds: tuple[AccessKind, ...] = ("update", "append")
+        """A file opened for writing and left as it was has only been read, or not even that."""
+        kinds: tuple[AccessKind, ...] = ("update", "append", "write")
         for kind in kinds:
             table = self._seen[kind]
-            for path, seen in list(table.items()):
-                now = _state(path)
-                if seen.stat is not None and now == seen.stat:
+            for path, access in list(table.items()):
+                if access.stat is not None and _state(path) == access.stat:
                     del table[path]
-                    target: AccessKind = "read" if kind == "update" else "stat"
-                    if path not in self._seen[target]:
-                        self._seen[target][path] = _Seen(
-                            seen.order, seen.stat, seen.by, "" if target == "read" else "type"
-                        )
-        for path, seen in list(self._seen["write"].items()):
-            if seen.detail != "deleted" and not os.path.lexists(path):
-                if seen.stat is None:
-                    del self._seen["write"][path]
-                seen.detail = "deleted"
-            elif seen.detail == "deleted" and path in self._owned:
-                seen.detail = ""
+                    target: AccessKind = "stat" if kind == "append" else "read"
+                    moved = access._replace(kind=target, detail="type" if kind == "append" else "")
+                    self._seen[target].setdefault(path, moved)
+        writes = self._seen["write"]
+        for path, access in list(writes.items()):
+            if access.detail == "deleted":
+                if path in self._owned:
+                    writes[path] = access._replace(detail="")
+            elif not os.path.lexists(path):
+                if access.stat is None:
+                    del writes[path]
+                else:
+                    writes[path] = access._replace(detail="deleted")
 
     def _settle_moved_directories(self) -> None:
-        """Files that came with a renamed directory, or were made in a new one unseen, were written by the run."""
+        """Files that came with a renamed directory were written by the run."""
         walked = 0
-        for root in sorted(self._owned_directories):
-            if root not in self._seen["write"]:
-                continue
-            means = set(self._seen["write"].pop(root).by)
+        writes = self._seen["write"]
+        for root in sorted(self._owned_directories & writes.keys()):
+            means = writes.pop(root).by
             for directory, _, files in os.walk(root):
                 for name in files:
                     path = f"{directory}/{name}"
                     walked += 1
                     if walked > _WALKED_FILES_MAX:
                         return
-                    if path not in self._seen["write"] and self.places.is_ours(path):
-                        self._seen["write"][path] = _Seen(self._order, None, set(means))
+                    if path not in writes and self.places.is_ours(path):
+                        writes[path] = Access(path, "write", None, self._order, means)
                         self._order += 1
 
     def _made(self, path: str) -> str:
         """Say what the run made where it had found nothing."""
-        if path in self._owned_directories or any(
-            made.startswith(path + "/") for made in self._owned_directories
-        ):
+        if path in self._owned:
+            return "made-file"
+        below = f"{path}/"
+        if path in self._owned_directories or any(made.startswith(below) for made in self._owned_directories):
             return "made-directory"
-        return "made-file" if path in self._owned else ""
+        return ""
 
-    def _names(self, path: str, seen: _Seen) -> tuple[str, ...] | None:
-        """Reconstruct what a listing showed from what is there now and what the run did since."""
+    def _names(self, access: Access) -> tuple[str, ...] | None:
+        """Tell what a listing showed.
+
+        A means that could not take the names down leaves it to be reconstructed from what is there now and from what the run did
+        since; where anything else may have happened to the directory, that cannot be done.
+        """
+        if access.names is not None:
+            return access.names
+        path = access.path
         try:
-            now = os.stat(path)
-            names = set(list_names(path))
+            now = StatKey.of(os.stat(path))
+            names = set(os.listdir(path))
         except OSError:
             return None
-        if seen.stat is not None and StatKey.of(now) == seen.stat:
+        if now == access.stat:
             return tuple(sorted(names))
-        prefix = path.rstrip("/") + "/"
-        mine = {p[len(prefix) :] for p in self._owned | self._owned_directories if p.startswith(prefix)}
-        made = {name.partition("/")[0] for name in mine}
-        gone = {
-            p[len(prefix) :]
-            for p, write in self._seen["write"].items()
-            if write.detail == "deleted" and p.startswith(prefix) and "/" not in p[len(prefix) :]
-        }
-        replaced = {
-            p[len(prefix) :]
-            for p, write in self._seen["write"].items()
-            if write.stat is not None and p.startswith(prefix)
-        }
-        fresh = {name for name in made if name not in replaced}
-        if not fresh and not gone and not mine & self._removed_below(prefix):
-            temporary = any(p.startswith(prefix) for p in self._removed)
-            if not temporary:
+        since = time.time_ns() - (time.monotonic_ns() - self._listed_at.get(path, 0))
+        own = (
+            self._owned | self._owned_directories | self._seen["append"].keys() | self._seen["update"].keys()
+        )
+        for name in names:
+            entry = f"{path}/{name}"
+            state = _state(entry, follow=False)
+            if entry not in own and (state is None or state.ctime_ns >= since):
                 return None
-        return tuple(sorted({name for name in names if name.rstrip("/") not in fresh} | gone))
+        return self._before_run(path, names)
 
-    def _removed_below(self, prefix: str) -> set[str]:
-        return {p[len(prefix) :] for p in self._removed if p.startswith(prefix)}
+    def _before_run(self, path: str, names: set[str]) -> tuple[str, ...]:
+        """Take out of a listing what the run had made by then, and put back what it had removed."""
+        prefix = f"{path.rstrip('/')}/"
+        writes = self._seen["write"]
+        made = {
+            name
+            for name in names
+            if f"{prefix}{name}" in self._owned_directories
+            or (
+                f"{prefix}{name}" in self._owned
+                and getattr(writes.get(f"{prefix}{name}"), "stat", None) is None
+            )
+        }
+        gone = {
+            below
+            for entry in self._removed
+            if entry.startswith(prefix)
+            and "/" not in (below := entry[len(prefix) :])
+            and entry in writes
+            and writes[entry].stat is not None
+        }
+        return tuple(sorted((names - made) | gone))
 
     def made_directories(self) -> tuple[str, ...]:
         """Directories the run made, sorted."""
@@ -351,27 +370,8 @@ def _closer(first: str, second: str) -> str:
     return max(first, second, key=order.index)
 
 
-def _state(path: str) -> StatKey | None:
+def _state(path: str, *, follow: bool = True) -> StatKey | None:
     try:
-        return StatKey.of(os.stat(path))
+        return StatKey.of(os.stat(path, follow_symlinks=follow))
     except OSError:
         return None
-
-
-def list_names(path: str) -> tuple[str, ...]:
-    """List a directory the way `Access.names` does: sorted, directories with a trailing slash.
-
-    Raises:
-        OSError: It cannot be listed.
-    """
-    with os.scandir(path) as entries:
-        names = []
-        for entry in entries:
-            try:
-                is_directory = (
-                    entry.is_dir() if not entry.is_symlink() else stat.S_ISDIR(os.stat(entry.path).st_mode)
-                )
-            except OSError:
-                is_directory = False
-            names.append(f"{entry.name}/" if is_directory else entry.name)
-    return tuple(sorted(names))

@@ -90,7 +90,8 @@ class Record(NamedTuple):
         type: File type, `ABSENT` or `UNKNOWN`.
         flags: Packed flags or level.
         stat: State before the event, None when absent or unknown.
-        extra: What follows the path: caller of a look, target of a move.
+        extra: What follows the path: caller of a look, target of a move, names in a listing separated by ``/``.
+        means: Who saw it.
     """
 
     time_ns: int
@@ -99,7 +100,8 @@ class Record(NamedTuple):
     type: int
     flags: int
     stat: StatKey | None
-    extra: str
+    extra: str = ""
+    means: str = "audit"
 
 
 StartEvent = tuple[int, str, tuple[str, ...], str, bool, tuple[str, ...]]
@@ -182,18 +184,18 @@ def read_agent_logs(directory: Path) -> tuple[list[AgentLog], list[str]]:
 def _read_chunk(data: bytes, log: AgentLog | None, logs: list[AgentLog]) -> AgentLog | None:
     """Add a chunk's records to a process's log; a hello begins a new log, because exec keeps the process number."""
     whole: dict[tuple[str, int, int], int] = {}
-    for kind, kind_of_file, flags, time_ns, stat, payload in _records(data):
-        text = os.fsdecode(payload)
+    for kind, kind_of_file, flags, time_ns, state, payload in _records(data):
         if kind in _STATED_KINDS:
             if log is not None:
-                path, _, extra = text.partition("\0")
-                log.records.append(Record(time_ns, kind, path, kind_of_file, flags, stat, extra))
+                path, _, extra = os.fsdecode(payload).partition("\0")
+                fields = (time_ns, kind, path, kind_of_file, flags, state, extra, "audit")
+                log.records.append(tuple.__new__(Record, fields))
         elif kind == Kind.HELLO:
             log = AgentLog(_literal(payload, {}), time_ns)
             log.sys_path.update(dict.fromkeys(path for path in log.facts.get("path", ()) if path))
             logs.append(log)
         elif log is not None:
-            _add_plain(log, kind, flags, time_ns, text, payload, whole)
+            _add_plain(log, kind, flags, time_ns, payload, whole)
     if log is not None:
         for (file, _, _), mode in whole.items():
             (log.copies if mode else log.loops).add(file)
@@ -203,21 +205,26 @@ def _read_chunk(data: bytes, log: AgentLog | None, logs: list[AgentLog]) -> Agen
 def _records(data: bytes) -> Iterator[tuple[int, int, int, int, StatKey | None, bytes]]:
     """Split a chunk: kind, type, flags, time, state, payload."""
     offset, end = 0, len(data)
-    plain, stated, key = _PLAIN.unpack_from, _STATED.unpack_from, StatKey
-    while offset + _PLAIN.size <= end:
+    plain, stated = _PLAIN.unpack_from, _STATED.unpack_from
+    plain_size, stated_size, stated_kinds, plain_kinds = (
+        _PLAIN.size,
+        _STATED.size,
+        _STATED_KINDS,
+        _PLAIN_KINDS,
+    )
+    while offset + plain_size <= end:
         kind = data[offset]
-        if kind in _STATED_KINDS:
-            if offset + _STATED.size > end:
+        state = None
+        if kind in stated_kinds:
+            if offset + stated_size > end:
                 return
-            kind, kind_of_file, flags, size, time_ns, dev, ino, size_bytes, mtime, ctime = stated(
-                data, offset
-            )
-            offset += _STATED.size
-            state = key(dev, ino, size_bytes, mtime, ctime) if kind_of_file not in (ABSENT, UNKNOWN) else None
-        elif kind in _PLAIN_KINDS:
+            kind, kind_of_file, flags, size, time_ns, *key = stated(data, offset)
+            offset += stated_size
+            if kind_of_file not in (ABSENT, UNKNOWN):
+                state = tuple.__new__(StatKey, key)
+        elif kind in plain_kinds:
             kind, kind_of_file, flags, size, time_ns = plain(data, offset)
-            offset += _PLAIN.size
-            state = None
+            offset += plain_size
         else:
             return
         if offset + size > end:
@@ -227,14 +234,9 @@ def _records(data: bytes) -> Iterator[tuple[int, int, int, int, StatKey | None, 
 
 
 def _add_plain(
-    log: AgentLog,
-    kind: int,
-    flags: int,
-    time_ns: int,
-    text: str,
-    payload: bytes,
-    whole: dict[tuple[str, int, int], int],
+    log: AgentLog, kind: int, flags: int, time_ns: int, payload: bytes, whole: dict[tuple[str, int, int], int]
 ) -> None:
+    text = os.fsdecode(payload)
     if kind == Kind.IMPORT:
         name, _, file = text.partition("\0")
         log.imports[name] = file or log.imports.get(name, "")

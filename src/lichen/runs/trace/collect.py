@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import operator
 import os
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +34,7 @@ from lichen.runs.trace.variables import select_variables
 __all__ = ["METRICS_FILE", "Evidence", "collect_trace"]
 
 METRICS_FILE = "metrics.jsonl"
+_TIME = operator.itemgetter(0)
 _WALKED_DIRECTORIES_MAX = 10_000
 _ENDING_SECONDS_MAX = 0.5
 
@@ -68,6 +71,16 @@ def collect_trace(evidence: Evidence) -> Trace:
     Returns:
         Its trace.
     """
+    collects = gc.isenabled()
+    gc.disable()  # hundreds of thousands of small tuples and no cycle: collecting would double the cost
+    try:
+        return _collect(evidence)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _collect(evidence: Evidence) -> Trace:
     agents, failures = read_agent_logs(evidence.run_directory)
     preload = read_preload_log(evidence.run_directory / LOG_NAME) if "preload" in evidence.means else None
     _await_end(agents, preload)
@@ -80,7 +93,7 @@ def collect_trace(evidence: Evidence) -> Trace:
     table = _table(evidence, places, agents, preload, verdict)
     found = find_modules(agents, preload.records if preload else (), places, table.site_files)
     for path in sorted(found.absent):
-        table.add(_record(Kind.STAT, path, 0), "import")
+        table.add(_record(Kind.STAT, path, 0, None, "import"))
     for path in sorted(found.loose_files):
         table.add_loose(path)
     accesses = table.finish()
@@ -133,8 +146,8 @@ def _places(evidence: Evidence, agents: Sequence[AgentLog], preload: PreloadLog 
     return places
 
 
-def _record(kind: int, path: str, type_: int, state: StatKey | None = None) -> Record:
-    return Record(time.monotonic_ns(), kind, path, type_, 0, state, "")
+def _record(kind: int, path: str, type_: int, state: StatKey | None, means: str) -> Record:
+    return Record(time.monotonic_ns(), kind, path, type_, 0, state, "", means)
 
 
 def _table(
@@ -146,27 +159,24 @@ def _table(
 ) -> AccessTable:
     """Give all events to one table, in order of time."""
     table = AccessTable(places)
-    events = [(record, "audit") for log in agents for record in log.records]
+    events = [record for log in agents for record in log.records]
     if preload is not None:
-        events += [(record, "preload") for record in preload.records]
-        looked = {record.path for log in agents for record in log.records if record.kind == Kind.STAT}
-        events += [(record, "preload") for record in preload.core_looks if record.path not in looked]
+        events += preload.records
+        looked = {record.path for record in events if record.kind == Kind.STAT and record.means == "audit"}
+        events += [record for record in preload.core_looks if record.path not in looked]
     watched = evidence.watch.records() if "inotify" in evidence.means else []
-    needs_watch = preload is None or bool(verdict.reasons)
-    if needs_watch:
-        others = [record for record, _ in events]
-        events += [(record, "inotify") for record in _unknown(watched, others, _module_directories(agents))]
-    events.sort(key=lambda event: event[0].time_ns)
-    for record, means in events:
-        table.add(record, means)
+    if preload is None or verdict.reasons:
+        events += list(_unknown(watched, events, _module_directories(agents)))
+    events.sort(key=_TIME)
+    table.add_all(events)
     for record in evidence.look.opened.values():
-        table.add(record, "proc")  # last: a look comes later than what it sees
-    table.confirm(watched, "inotify")
+        table.add(record)  # last: a look comes later than what it sees
+    table.confirm(watched)
     for path in verdict.started_files:
         state = _state(path)
         table.add_exec(path, state, "preload" if preload else "audit")
     for path in verdict.operands:
-        table.add(_record(Kind.OPEN, path, 8, _state(path)), "argv")
+        table.add(_record(Kind.OPEN, path, 8, _state(path), "argv"))
     for path in _mapped(agents, preload, evidence.look):
         if not path.endswith(" (deleted)"):
             table.add_mapped(path, _state(path))
@@ -226,7 +236,7 @@ def _add_walk(table: AccessTable, pattern: str) -> None:
     for count, (directory, _, _) in enumerate(os.walk(root)):
         if count >= _WALKED_DIRECTORIES_MAX or (count and not deep):
             break
-        table.add(_record(Kind.LIST, directory, 4, _state(directory)), "preload")
+        table.add(_record(Kind.LIST, directory, 4, _state(directory), "preload"))
 
 
 def _blame_special(

@@ -51,6 +51,7 @@ _OVERFLOW, _IGNORED, _ONLY_DIRECTORY, _DONT_FOLLOW, _IS_DIRECTORY = (
 )
 _MASK = _OPEN | _MODIFY | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLY_DIRECTORY
 _EVENT = struct.Struct("iIII")
+_GATHER_SECONDS = 0.01
 _READ_BYTES = 1 << 18  # (= 262144)
 _WATCHES_MAX = 20_000
 _RECORDS_MAX = 2_000_000
@@ -174,6 +175,7 @@ class DirectoryWatch:
         poller.register(self._wake[0], select.POLLIN)
         while not self._stopping:
             poller.poll()
+            time.sleep(_GATHER_SECONDS)  # many events in one read cost far less than one each
             self._read_all()
 
     def _read_all(self) -> None:
@@ -225,7 +227,7 @@ class DirectoryWatch:
 
     def _directory_event(self, path: str, mask: int, cookie: int, now: int) -> None:
         if mask & _CREATE:
-            self.changes.append(Record(now, Kind.MKDIR, path, ABSENT, 0, None, ""))
+            self.changes.append(Record(now, Kind.MKDIR, path, ABSENT, 0, None, "", "inotify"))
             self.add_tree(path, known=False)
         elif mask & _OPEN:
             self._listed.setdefault(path, (now, _state(path)))
@@ -241,18 +243,18 @@ class DirectoryWatch:
         elif mask & _MOVED_TO:
             source, _ = self._moves.pop(cookie, ("", 0))
             if source:
-                self.changes.append(Record(now, Kind.MOVE, source, type_, 0, None, path))
+                self.changes.append(Record(now, Kind.MOVE, source, type_, 0, None, path, "inotify"))
             else:
                 flags = Flag.WRITE_ONLY | Flag.CREATE | Flag.TRUNCATE
-                self.changes.append(Record(now, Kind.OPEN, path, ABSENT, flags, None, ""))
+                self.changes.append(Record(now, Kind.OPEN, path, ABSENT, flags, None, "", "inotify"))
         else:
-            self.changes.append(Record(now, Kind.DELETE, path, type_, 0, None, ""))
+            self.changes.append(Record(now, Kind.DELETE, path, type_, 0, None, "", "inotify"))
 
     def records(self) -> list[Record]:
         """Everything seen, in order of time; call it after `stop`."""
         found = list(self.changes)
         for path, now in self._moves.values():
-            found.append(Record(now, Kind.DELETE, path, 8, 0, None, ""))
+            found.append(Record(now, Kind.DELETE, path, 8, 0, None, "", "inotify"))
         for path, seen in self._files.items():
             if seen.written or seen.created:
                 existed = not seen.created
@@ -263,14 +265,32 @@ class DirectoryWatch:
                     flags = Flag.READ_WRITE
                 type_ = (8 if seen.stat else UNKNOWN) if existed else ABSENT
                 found.append(
-                    Record(seen.time_ns, Kind.OPEN, path, type_, flags, seen.stat if existed else None, "")
+                    Record(
+                        seen.time_ns,
+                        Kind.OPEN,
+                        path,
+                        type_,
+                        flags,
+                        seen.stat if existed else None,
+                        "",
+                        "inotify",
+                    )
                 )
             elif seen.read:
                 found.append(
-                    Record(seen.time_ns, Kind.OPEN, path, 8 if seen.stat else UNKNOWN, 0, seen.stat, "")
+                    Record(
+                        seen.time_ns,
+                        Kind.OPEN,
+                        path,
+                        8 if seen.stat else UNKNOWN,
+                        0,
+                        seen.stat,
+                        "",
+                        "inotify",
+                    )
                 )
         for path, (now, state) in self._listed.items():
-            found.append(Record(now, Kind.LIST, path, 4, 0, state, ""))
+            found.append(Record(now, Kind.LIST, path, 4, 0, state, "", "inotify"))
         found.sort()
         return found
 

@@ -56,9 +56,12 @@ _DERIVED_CACHES = (
 """Under the user's cache directory: derived from installed software alone, so neither input nor output."""
 
 
+_OURS = ("project", "other", "temporary")
+
+
 def normalise(path: str) -> str:
     """Tidy a path as text: no doubled or trailing slashes, no ``.``; ``..`` was resolved when the path was seen."""
-    if "//" in path or "/./" in path or path.endswith(("/", "/.", "/..")) or "/../" in path:
+    if "/." in path or "//" in path or path.endswith("/"):
         path = os.path.normpath(path)
         return path[1:] if path.startswith("//") else path
     return path
@@ -94,6 +97,7 @@ class Places:
             self._roots[normalise(path)] = "own"
         self.site_directories: list[str] = []
         self._places: dict[str, Place] = {}
+        self._ours: dict[str, bool | None] = {}
 
     def add_interpreter(self, prefixes: Iterable[str], stdlib: str, path: Iterable[str]) -> None:
         """Learn an interpreter's own directories.
@@ -121,11 +125,13 @@ class Places:
                 if entry not in self.site_directories:
                     self.site_directories.append(entry)
         self._places.clear()
+        self._ours.clear()
 
     def add_bytecode_tree(self, path: str) -> None:
         """Learn where an interpreter keeps bytecode apart from sources."""
         self._roots[normalise(path)] = "bytecode"
         self._places.clear()
+        self._ours.clear()
 
     def of(self, path: str) -> Place:
         """Say whose a normalised absolute path is."""
@@ -161,6 +167,20 @@ class Places:
 
     def is_ours(self, path: str) -> bool:
         """Say whether a path can be an input or output of a run."""
+        directory = path[: path.rfind("/")]
+        if directory not in self._ours:
+            self._ours[directory] = self._all_ours(directory)
+        ours = self._ours[directory]
+        if ours is not None:
+            return ours
         if path.startswith(self.cache) and path[len(self.cache) + 1 :].startswith(_DERIVED_CACHES):
             return False
-        return self.of(path) in ("project", "other", "temporary")
+        return self.of(path) in _OURS
+
+    def _all_ours(self, directory: str) -> bool | None:
+        """Say whether all, or no, files in a directory are ours; None when each must be asked for."""
+        if directory.startswith((self.cache, "/etc")) or any(
+            root.rpartition("/")[0] == directory for root in self._roots
+        ):
+            return None
+        return self.of(f"{directory}/x") in _OURS

@@ -130,9 +130,15 @@ def read_preload_log(path: Path) -> PreloadLog:
 
 
 def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], str, bytes]]:
-    """Split the data into (fields, path, extra bytes)."""
+    """Split the data into (fields, path, extra bytes); an open that is no interpreter's start goes straight to the log."""
     offset, end, head = 0, len(data), _RECORD.size
-    unpack, decode = _RECORD.unpack_from, os.fsdecode
+    unpack, decode, make, opened, add = (
+        _RECORD.unpack_from,
+        os.fsdecode,
+        tuple.__new__,
+        Kind.OPEN,
+        log.records.append,
+    )
     while offset + head <= end:
         fields = unpack(data, offset)
         size = fields[0]
@@ -143,7 +149,14 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
             start = offset + head
             middle = start + fields[6]
             path = decode(data[start:middle])
-            yield fields, _resolved(path) if "/.." in path else path, data[middle : middle + fields[13]]
+            if "/.." in path:
+                path = _resolved(path)
+            if fields[1] == opened:
+                type_ = fields[2]
+                state = None if type_ in (ABSENT, UNKNOWN) else make(StatKey, fields[8:13])
+                add(make(Record, (fields[7], opened, path, type_, fields[3], state, "", "preload")))
+            else:
+                yield fields, path, data[middle : middle + fields[13]]
         else:
             log.torn += 1
         offset += size
@@ -152,9 +165,12 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
 def _take(log: PreloadLog, fields: tuple[int, ...], text: str, extra: bytes) -> None:
     """Put one record where it belongs."""
     _, kind, type_, flags, core, pid, _, time_ns, dev, ino, size, mtime, ctime, _, _ = fields
-    state = StatKey(dev, ino, size, mtime, ctime) if type_ not in (ABSENT, UNKNOWN) else None
+    state = None
+    if type_ not in (ABSENT, UNKNOWN):
+        state = tuple.__new__(StatKey, (dev, ino, size, mtime, ctime))
     if kind in _PATH_KINDS:
-        record = Record(time_ns, kind, text, type_, flags, state, os.fsdecode(extra) if extra else "")
+        target = os.fsdecode(extra) if extra else ""
+        record = tuple.__new__(Record, (time_ns, kind, text, type_, flags, state, target, "preload"))
         if core and kind == Kind.STAT:
             log.core_looks.append(record)
         elif kind in (Kind.STAT, Kind.LIST) and pid in log._starting:
@@ -162,10 +178,10 @@ def _take(log: PreloadLog, fields: tuple[int, ...], text: str, extra: bytes) -> 
         else:
             log.records.append(record)
     elif kind == _LINK:
-        log.records.append(Record(time_ns, Kind.OPEN, text, type_, 0, state, ""))
+        log.records.append(Record(time_ns, Kind.OPEN, text, type_, 0, state, "", "preload"))
     elif kind == _SYMLINK:
         made = Flag.WRITE_ONLY | Flag.CREATE | Flag.EXCLUSIVE
-        log.records.append(Record(time_ns, Kind.OPEN, text, type_, made, state, ""))
+        log.records.append(Record(time_ns, Kind.OPEN, text, type_, made, state, "", "preload"))
     elif kind in (_EXEC, _SPAWN):
         log.starts.append(Started(time_ns, pid, text, _words(extra), kind == _EXEC))
     elif kind in (_EXEC_FAILED, _SPAWN_FAILED):

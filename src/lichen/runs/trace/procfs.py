@@ -66,7 +66,14 @@ class ProcessLook:
             except OSError:
                 continue
             self.opened[path] = Record(
-                time.monotonic_ns(), Kind.OPEN, path, status.st_mode >> 12, flags & 3, StatKey.of(status), ""
+                time.monotonic_ns(),
+                Kind.OPEN,
+                path,
+                status.st_mode >> 12,
+                flags & 3,
+                StatKey.of(status),
+                "",
+                "proc",
             )
 
     def _look_at_maps(self, pid: int) -> None:

@@ -69,8 +69,8 @@ class Access(NamedTuple):
         order: Position of the first such access among all accesses of the run, starting at 0.
         by: Means that saw it: ``audit``, ``preload``, ``inotify``, ``proc``, ``seccomp``, ``argv``, ``import``.
         detail: See ``kind``.
-        names: For ``list``: sorted entry names when first listed, directories with a trailing ``/``; None when they
-            cannot be told any more, which a reader must treat as "changed".
+        names: For ``list``: sorted entry names as they were when first listed; None when they cannot be told any more,
+            which a reader must treat as "changed".
     """
 
     path: str

@@ -9,7 +9,7 @@ The format of the log is described, and read, in ``agent_log.py`` of the tracer.
 """
 
 # Runs on Python 3.8, raises nothing, imports nothing it can do without.
-# ruff: noqa: UP031
+# ruff: noqa: PTH208, UP031
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, disallow-any-generics=False
 # mypy: no-warn-return-any, no-warn-unreachable, no-strict-optional, disable-error-code="import-not-found"
 
@@ -24,6 +24,7 @@ from lichen_agent_log import ABSENT, LEVEL_STATUS, STATED, Log, absolute, guarde
 
 MAGIC_PATH = b"/.lichen-agent-present"
 """The preload library answers an ``access`` of this path, and learns from it where the interpreter's own code lies."""
+NAMES_MAX = 200_000  # in a listing that is taken down name by name
 OWN_FILES = ("lichen_agent.py", "lichen_agent_log.py", "lichen_agent_looks.py", "lichen_agent_variables.py")
 
 
@@ -187,7 +188,14 @@ class Agent:
         if file.startswith("<frozen importlib") or "/importlib/" in file:
             return
         self.listed.add(name)
-        self.stated(b"L", name, 0)
+        try:
+            names = os.listdir(name)
+        except OSError:
+            names = []
+        # The last "/" tells an empty directory from one whose names are not known.
+        self.stated(
+            b"L", name, 0, os.fsencode("\0" + "/".join(names) + "/" if len(names) <= NAMES_MAX else "\0")
+        )
 
     def on_chdir(self, arguments: tuple) -> None:
         """Relative names mean other files from now on."""
