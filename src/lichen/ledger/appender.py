@@ -192,8 +192,7 @@ class Appender:
         digest = sha256(genesis.payload)
         record = Record(0, genesis, statement, statement.kind, LOG_MEMBER, digest, log.genesis.log_key)
         writes = log.rules.found(record, log)
-        log.add_entry(genesis.to_bytes())
-        log.tables.insert_payload(digest, 0)
+        log.add_entry(genesis.to_bytes(), digest)
         log.add_writes(writes)
         self._seal_now()
         log.tree()
@@ -266,7 +265,7 @@ class Appender:
             Rejected: With the rule that said no.
         """
         log = self._log
-        earlier = log.tables.find_payload(candidate.digest)
+        earlier = log.find_payload(candidate.digest)
         if earlier is not None:
             raise Rejected(
                 "ledger.duplicate",
@@ -296,8 +295,7 @@ class Appender:
             record, writes = self._judge(candidate)
         except Rejected as refusal:
             return refusal
-        index = log.add_entry(record.entry.to_bytes())
-        log.tables.insert_payload(record.payload_digest, index)
+        index = log.add_entry(record.entry.to_bytes(), record.payload_digest)
         log.add_writes(writes)
         self._views.insert(connection, record)
         if self._open_count() >= log.genesis.sealing.entries_max:
@@ -335,7 +333,7 @@ class Appender:
             sealer=LOG_MEMBER,
             consensus=log.genesis.sealing.consensus,
         )
-        log.add_entry(Entry.signed(seal.to_statement().to_bytes(), self._log_key).to_bytes())
+        log.add_entry(Entry.signed(seal.to_statement().to_bytes(), self._log_key).to_bytes(), None)
         root = log.tree().root()
         checkpoint = Checkpoint(log.origin, index + 1, root)
         log.last_checkpoint = SealRow(index, root, self._log_key.sign(checkpoint.body().encode()))

@@ -43,7 +43,7 @@ from lichen.ledger.signatures import SignatureChecks
 from lichen.ledger.state_map import state_key
 from lichen.ledger.state_store import STATE_SCHEMA, StateStore
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
-from lichen.ledger.tree import Frontier, leaf_hash
+from lichen.ledger.tree import TILE_WIDTH, Frontier, leaf_hash
 
 if TYPE_CHECKING:
     from lichen.ledger.ports import Contract
@@ -183,6 +183,7 @@ class _Audit:
         self._report = report
         self._progress = progress
         self._signers: dict[bytes, list[int]] = {}
+        self._indexed_count = 0  # records in full hash tiles, whose payload digests are on file
         self._checks = SignatureChecks()
         report.ledger_id = log.id
 
@@ -279,10 +280,11 @@ class _Audit:
     def _check_record(self, index: int, entry: Entry, statement: Statement) -> None:
         log = self._log
         digest = sha256(entry.payload)
-        if log.tables.find_payload(digest) != index:
+        if log.find_payload(digest) != index:
             raise CorruptLedgerError(
                 f"entry {index} repeats an earlier payload, or its digest is not on file"
             )
+        self._indexed_count += index < log.size - log.size % TILE_WIDTH
         if (statement.kind == GENESIS_KIND) != (index == 0):
             raise CorruptLedgerError(
                 f"entry {index} is a {statement.kind} record; the genesis is entry 0 and no other"
@@ -358,9 +360,11 @@ class _Audit:
             raise CorruptLedgerError(
                 "the pending state writes are not those of the entries after the last seal"
             )
-        if (count := log.tables.payload_count()) != (wanted := log.size - self._report.kinds[SEAL_KIND]):
+        if (count := log.tables.payload_count()) != self._indexed_count:
             raise CorruptLedgerError(
-                "payload digests on file do not match the records", expected=wanted, calculated=count
+                "payload digests on file do not match the records",
+                expected=self._indexed_count,
+                calculated=count,
             )
         self._report.key_count = len(self._state)
 

@@ -407,7 +407,7 @@ class Ledger:
     def find_payload(self, digest: bytes) -> int | None:
         """Index of the entry whose payload has this SHA-256, or None."""
         with self._reading():
-            return self._log.tables.find_payload(digest)
+            return self._log.find_payload(digest)
 
     @property
     def state(self) -> StateReader:

@@ -29,6 +29,7 @@ from lichen.ledger.checkpoint import Checkpoint, origin_of
 from lichen.ledger.genesis import GENESIS_KIND, Genesis, ledger_id_of
 from lichen.ledger.hash_tiles import HashTiles
 from lichen.ledger.high_water import Mark
+from lichen.ledger.payload_index import PayloadIndex
 from lichen.ledger.ports import LOG_MEMBER, Record
 from lichen.ledger.rulebook import Rulebook
 from lichen.ledger.seal import SEAL_KIND, Seal
@@ -77,6 +78,7 @@ class LogFile:
         connection = database.connection
         self.tables = Tables(connection)
         self.tiles = HashTiles(connection, self.tables)
+        self._payloads = PayloadIndex(self.tables)
         self.store = StateStore(connection)
         entry = genesis_entry or self._read_genesis()
         try:
@@ -154,6 +156,7 @@ class LogFile:
         """Drop everything in memory, because a transaction was undone."""
         self._drop()
         self.tiles.forget()
+        self._payloads.forget()
 
     def _drop(self) -> None:
         self.size = -1
@@ -176,6 +179,11 @@ class LogFile:
         else:
             self.tiles.refresh(self.size)
         return self.tiles
+
+    def find_payload(self, digest: bytes) -> int | None:
+        """Index of the record whose payload has this SHA-256, or None."""
+        self._payloads.refresh(self.size)
+        return self._payloads.find(digest)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -286,11 +294,21 @@ class LogFile:
 
     # -- adding, inside a write transaction ------------------------------------------------------------------------
 
-    def add_entry(self, data: bytes) -> int:
-        """Store a compact entry at the next index and return that."""
+    def add_entry(self, data: bytes, payload_digest: bytes | None) -> int:
+        """Store a compact entry at the next index and return that.
+
+        Args:
+            data: The compact entry.
+            payload_digest: SHA-256 of its payload; None for a seal.
+        """
         index = self.size
+        self._payloads.refresh(index)
         self.tables.insert_entry(index, data)
         self._new_hashes.append(leaf_hash(data))
+        if payload_digest is None:
+            self._payloads.skip()
+        else:
+            self._payloads.add(payload_digest)
         self.size = index + 1
         return index
 

@@ -66,12 +66,18 @@ _SCHEMA: Final = (
 )
 
 
-def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
+_DAMAGE: Final = frozenset(
+    # Too big: a length in the file says so, for nothing that long is ever written.
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+)
+
+
+def translate_sqlite_error(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> LichenError:
     """Say in Lichen's words what SQLite reported.
 
     Args:
         path: The ledger file.
-        error: What was caught.
+        error: What was caught; a decoding error when damaged bytes stood where SQLite or its messages have text.
 
     Returns:
         The exception to raise instead: what happened, to which file, and the remedy.
@@ -84,8 +90,7 @@ def translate_sqlite_error(path: Path, error: sqlite3.Error) -> LichenError:
             f"{path} is not a Lichen ledger, or its first bytes are damaged: {error}",
             remedy="name a ledger made by `lichen init`, or restore this one from a copy",
         )
-    is_damage = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
-    if is_damage or str(error).startswith("Could not decode to UTF-8"):
+    if code in _DAMAGE or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error):
         return CorruptLedgerError(
             f"the ledger file {path} is damaged: {error}",
             remedy="restore it from a copy, then run `lichen verify`; do not append to this file",
@@ -129,7 +134,7 @@ class _Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise translate_sqlite_error(self._path, error) from error
 
 

@@ -3,8 +3,6 @@
 Rules upheld here:
 
 * Indices have no gap: the count of entries is the last index plus one, so counting costs one look-up.
-* A payload digest is found by its first 8 bytes, and confirmed on the entries themselves: a forged prefix collision
-  costs its maker 2^32 hashes and gains nothing.
 * These functions run inside the caller's transaction and change nothing but their own table.
 """
 
@@ -80,11 +78,21 @@ class Tables:
 
         No query stays open between batches, so a slow consumer does not hold back other processes.
         """
+        return self._range(
+            "SELECT idx, entry FROM entries WHERE idx>=? AND idx<? ORDER BY idx LIMIT ?", start, stop
+        )
+
+    def record_range(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The same without seals."""
+        return self._range(
+            "SELECT idx, entry FROM entries WHERE idx>=? AND idx<? AND checkpoint IS NULL ORDER BY idx LIMIT ?",
+            start,
+            stop,
+        )
+
+    def _range(self, query: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         while start < stop:
-            rows = self._connection.execute(
-                "SELECT idx, entry FROM entries WHERE idx>=? AND idx<? ORDER BY idx LIMIT ?",
-                (start, stop, READ_BATCH_COUNT),
-            ).fetchall()
+            rows = self._connection.execute(query, (start, stop, READ_BATCH_COUNT)).fetchall()
             if not rows:
                 return
             for index, data in rows:
@@ -93,16 +101,17 @@ class Tables:
 
     # -- payload digests -------------------------------------------------------------------------------------------
 
-    def insert_payload(self, digest: bytes, index: int) -> None:
-        """Remember that the payload with this SHA-256 stands at this index."""
-        self._connection.execute("INSERT INTO payloads VALUES(?,?)", (_prefix(digest), index))
+    def insert_payloads(self, indices: Mapping[bytes, int]) -> None:
+        """Remember at which index the payload with each SHA-256 stands; in the order of the table."""
+        rows = sorted((_prefix(digest), index) for digest, index in indices.items())
+        self._connection.executemany("INSERT INTO payloads VALUES(?,?)", rows)
 
     def payload_count(self) -> int:
         """How many payload digests are on file; reads them all."""
         return int(self._connection.execute("SELECT count(*) FROM payloads").fetchone()[0])
 
     def find_payload(self, digest: bytes) -> int | None:
-        """Index of the entry whose payload has this SHA-256, or None.
+        """Index of the first entry that is on file for the payload with this SHA-256, or None.
 
         Args:
             digest: SHA-256 of the payload, 32 bytes.

@@ -122,15 +122,7 @@ class TestForgedByTheLogItself:
         ledger.append(site.entry(ledger))
         statement = site.run(ledger)
         forged = Entry(site.alice.public.key_id, bytes(64), statement.to_bytes())
-        ledger.close()
-        with sqlite3.connect(site.path, isolation_level=None) as connection:
-            connection.execute("UPDATE entries SET entry=? WHERE idx=2", (forged.to_bytes(),))
-            import hashlib
-
-            digest = hashlib.sha256(forged.payload).digest()
-            prefix = int.from_bytes(digest[:8], "big", signed=True)
-            connection.execute("UPDATE payloads SET prefix=? WHERE idx=2", (prefix,))
-        connection.close()
+        self.rewrite(site, ledger, 2, forged)
         problem = audited(site).problem
         assert (problem.index, problem.code) == (2, "verification")
         assert "signature" in problem.message

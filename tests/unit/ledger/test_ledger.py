@@ -126,6 +126,21 @@ class TestAppend:
             ledger.append(entry)
         assert refusal.value.rule == "ledger.duplicate"
 
+    @pytest.mark.parametrize("before", [250, 253, 254, 255, 256, 510])
+    def test_a_record_is_known_on_both_sides_of_a_full_tile(self, site, before):
+        """Payload digests go to the index tile by tile; none is lost in between, also not by reopening."""
+        ledger = site.create()
+        entries = site.entries(ledger, before + 5)
+        ledger.append_many(entries[:before])
+        other = site.open()
+        for entry in entries[before:]:
+            ledger.append(entry)
+        ledger.append(site.entry(ledger), seal=True)
+        for opened in (ledger, other, site.open()):
+            for entry in (*entries[:3], *entries[-12:]):
+                with pytest.raises(Rejected, match="in the ledger already"):
+                    opened.append(entry)
+
     @pytest.mark.parametrize(
         ("change", "rule"),
         [
