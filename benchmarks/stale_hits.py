@@ -363,11 +363,11 @@ def edits_during_runs(
             ]
         )
 
-        def edit(path: Path = scene.path(target), text: str = content, wait: float = delay) -> None:
+        def edit(path: Path, text: str, wait: float) -> None:
             time.sleep(wait)
             path.write_text(text)
 
-        editor = threading.Thread(target=edit)
+        editor = threading.Thread(target=edit, args=(scene.path(target), content, delay))
         editor.start()
         told = scene.record()
         recorded = scene.outcome()

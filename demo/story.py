@@ -49,7 +49,11 @@ class Stage:
             "PATH": tools + os.pathsep + kept.get("PATH", ""),
             "LICHEN_HOME": str(self.root / "home" / self.member),
             "LICHEN_MEMBER": self.member,
-            **({"LICHEN_LEDGER": str(self.root / "hospital-a" / ".lichen")} if self.member != "hospital-a" else {}),
+            **(
+                {"LICHEN_LEDGER": str(self.root / "hospital-a" / ".lichen")}
+                if self.member != "hospital-a"
+                else {}
+            ),
         }
 
     def type(self, line: str, *, expect: int = 0, lines_max: int = 24) -> str:
@@ -77,7 +81,10 @@ class Stage:
             print(f"    {text}")
         if len(lines) > lines_max:
             print(f"    … {len(lines) - lines_max} more lines")
-        print(f"    ({seconds:.2f} s{f', exit status {done.returncode}' if done.returncode else ''})", flush=True)
+        print(
+            f"    ({seconds:.2f} s{f', exit status {done.returncode}' if done.returncode else ''})",
+            flush=True,
+        )
         if done.returncode != expect:
             raise Broken(f"{line!r} ended with status {done.returncode}, {expect} was expected")
         return done.stdout
@@ -113,11 +120,15 @@ def act_1_publish(stage: Stage) -> None:
     say("It trains. The script is plain: it does not know Lichen.")
     stage.type(f"{RUN} -- python train.py --max-depth 6")
     first = stage.report("report.json")
-    check(first["status"] == "trained" and first["reusable"] is True, "the first run is recorded and reusable")
+    check(
+        first["status"] == "trained" and first["reusable"] is True, "the first run is recorded and reusable"
+    )
     check(bool(first["energy_joules"]), "the first run has joules")
     say("An attempt that misses its target, and one that crashes: both are on record with their cost.")
     stage.type(f"{RUN} --target accuracy=0.97 -- python train.py --max-depth 1")
-    check(stage.report("report.json")["status"] == "missed", "an attempt below its target is recorded as such")
+    check(
+        stage.report("report.json")["status"] == "missed", "an attempt below its target is recorded as such"
+    )
     stage.type(f"{RUN} -- python train.py --max-depth -3", expect=1, lines_max=8)
     check(stage.report("report.json")["status"] == "failed", "a crash is recorded as failed")
     say("The same command again: the model is deleted first, and comes back from the ledger.")
@@ -126,7 +137,10 @@ def act_1_publish(stage: Stage) -> None:
     stage.type(f"{RUN} -- python train.py --max-depth 6")
     seconds = time.monotonic() - started
     again = stage.report("report.json")
-    check(again["status"] == "hit" and bool(again["avoided_joules"]), "equal work is answered, and the joules are booked")
+    check(
+        again["status"] == "hit" and bool(again["avoided_joules"]),
+        "equal work is answered, and the joules are booked",
+    )
     check((stage.directory / "model" / "forest.joblib").exists(), "the model is back")
     say(f"Answered in {seconds:.2f} s instead of {first['duration_seconds']:.1f} s, with a verified receipt.")
     _colleague(stage)
@@ -139,7 +153,9 @@ def _colleague(stage: Stage) -> None:
     """A colleague in another directory, with a key of her own."""
     say("A colleague has her own checkout elsewhere and her own key. Hospital A admits her.")
     home, stage.member, stage.directory = stage.directory, "ada", stage.root / "elsewhere" / "ada"
-    shutil.copytree(home, stage.directory, ignore=shutil.ignore_patterns(".lichen", "model", "report.json", "__pycache__"))
+    shutil.copytree(
+        home, stage.directory, ignore=shutil.ignore_patterns(".lichen", "model", "report.json", "__pycache__")
+    )
     stage.type("lichen key make ada")
     key = stage.type("lichen key show ada --public").strip().splitlines()[-1]
     stage.member, stage.directory = "hospital-a", home
@@ -161,10 +177,14 @@ def act_2_efficient(stage: Stage) -> None:
     model = told[0] if isinstance(told, list) else told["results"][0]
     entry = json.loads(stage.type(f"lichen show {model['index']} --json", lines_max=3))
     size = (stage.directory / "model" / "forest.joblib").stat().st_size
-    say(f"In the ledger: {entry['size_bytes']} bytes. The model: {size} bytes, by its content id {model['cid']}.")
+    say(
+        f"In the ledger: {entry['size_bytes']} bytes. The model: {size} bytes, by its content id {model['cid']}."
+    )
     check(entry["size_bytes"] <= 1280, "an entry is near one kilobyte")
     stage.type(f"lichen get {model['cid']} --output fetched.joblib")
-    same = (stage.directory / "fetched.joblib").read_bytes() == (stage.directory / "model" / "forest.joblib").read_bytes()
+    same = (stage.directory / "fetched.joblib").read_bytes() == (
+        stage.directory / "model" / "forest.joblib"
+    ).read_bytes()
     check(same, "what is fetched by its content id is the model, byte for byte")
 
 
@@ -199,7 +219,9 @@ def main() -> int:
     finally:
         if arguments.keep is None:
             shutil.rmtree(root, ignore_errors=True)
-    say(f"The story took {time.monotonic() - started:.0f} s. Play it where you can look around: python demo/story.py --keep DIR")
+    say(
+        f"The story took {time.monotonic() - started:.0f} s. Play it where you can look around: python demo/story.py --keep DIR"
+    )
     return 0
 
 

@@ -65,7 +65,7 @@ class Query:
 
     Args:
         fingerprint: Hexadecimal, or its beginning (eight digits at least): exact or same-work.
-        data: File or directory that runs read.
+        data: File or directory that runs read, or a SHA-256 of 64 hexadecimal digits.
         metric: Metric that runs reported.
         file: Path of a file, or its SHA-256 in hexadecimal: what is this file?
         member: Author.
@@ -307,8 +307,12 @@ def _data_digest(workspace: Workspace, path: Path) -> bytes:
         if not files:
             raise NotFoundError(f"{path} holds no file")
         path = max(files, key=lambda file: (file.stat().st_size, str(file)))
+    if not path.exists() and re.fullmatch(r"[0-9a-f]{64}", str(path)):
+        return bytes.fromhex(str(path))
     if not path.is_file():
-        raise NotFoundError(f"{path} does not exist", remedy="Name a file, or a directory with files.")
+        raise NotFoundError(
+            f"{path} does not exist", remedy="Name a file, a directory with files, or a SHA-256."
+        )
     return workspace.digests.digest_file(path)
 
 
