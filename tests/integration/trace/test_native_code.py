@@ -213,7 +213,10 @@ def test_static_programs_are_not_believed(project: Project) -> None:
     if built.returncode:
         pytest.skip("no static C library here")
     project.write("data.txt", "1")
-    result = project.script("import subprocess\nprint(subprocess.run(['./reader']).returncode)")
+    result = project.script(
+        "import subprocess\nprint(subprocess.run(['./reader']).returncode)",
+        means=("audit", "preload", "inotify"),
+    )
     assert result.stdout == "0\n"
     assert any(reason.startswith("static-program: ") for reason in result.trace.reasons)
     assert "data.txt" in result.names("read"), "the directory watch sees it all the same"
@@ -288,6 +291,37 @@ def test_peers(project: Project, means: tuple[str, ...] | None) -> None:
     )
     assert inside.status == 0, inside.stderr
     assert inside.trace.network == ()
+
+
+@pytest.mark.usefixtures("needs_preload")
+def test_files_that_were_open_before_the_program_began(project: Project) -> None:
+    project.write("given.txt", "x")
+    project.write("main.py", "import os; print(os.read(7, 9))")
+    result = project.run("bash", "-c", f"exec 7< given.txt; exec {sys.executable} main.py")
+    assert result.stdout == "b'x'\n"
+    assert "given.txt" in result.names("read")
+
+
+@pytest.mark.usefixtures("needs_preload")
+def test_a_traced_run_inside_a_traced_run(project: Project) -> None:
+    project.write("data.txt", "x")
+    project.write("inner.py", "open('data.txt').read(); open('made.txt', 'w').close()")
+    result = project.script(
+        f"""
+        import os, subprocess, sys
+        from lichen.runs.trace.tracer import Tracer
+        tracer = Tracer('.', cache_directory={str(project.library_cache)!r})
+        environment = tracer.environment(os.environ)
+        tracer.start()
+        subprocess.run([sys.executable, 'inner.py'], env=environment, check=True)
+        trace = tracer.finish()
+        print(trace.complete, [a.path for a in trace.of_kind('write')] == [os.path.abspath('made.txt')])
+        """
+    )
+    assert result.stdout == "True True\n", result.stderr
+    assert result.trace.complete, result.trace.reasons
+    assert "data.txt" in result.names("read")
+    assert "made.txt" in result.names("write")
 
 
 @pytest.mark.usefixtures("needs_preload")

@@ -24,8 +24,7 @@ from lichen.runs.trace.interpreter import describe_environment
 from lichen.runs.trace.modules import find_modules
 from lichen.runs.trace.network import outside_peers
 from lichen.runs.trace.places import Places, normalise
-from lichen.runs.trace.preload import LOG_NAME
-from lichen.runs.trace.preload_log import PreloadLog, read_preload_log
+from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
 from lichen.runs.trace.programs import kind_of_program
 from lichen.runs.trace.trace import StatKey, Trace
@@ -82,7 +81,7 @@ def collect_trace(evidence: Evidence) -> Trace:
 
 def _collect(evidence: Evidence) -> Trace:
     agents, failures = read_agent_logs(evidence.run_directory)
-    preload = read_preload_log(evidence.run_directory / LOG_NAME) if "preload" in evidence.means else None
+    preload = read_preload_logs(evidence.run_directory) if "preload" in evidence.means else None
     _await_end(agents, preload)
     places = _places(evidence, agents, preload)
     verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)
@@ -99,12 +98,6 @@ def _collect(evidence: Evidence) -> Trace:
     accesses = table.finish()
     verdict.read_scripts((access.path for access in accesses if access.kind == "read"), evidence.base.keys())
     _blame_special(verdict, table, evidence, preload)
-    agent_peers = (
-        [peer for log in agents for peer in log.connects],
-        [own for log in agents for own in log.binds],
-    )
-    connects = agent_peers[0] + (preload.connects if preload else [])
-    binds = agent_peers[1] + (preload.binds if preload else [])
     return Trace(
         accesses=accesses,
         modules=found.modules,
@@ -122,7 +115,7 @@ def _collect(evidence: Evidence) -> Trace:
         environment=describe_environment(agents, _mapped(agents, preload, evidence.look)),
         execs=tuple(sorted(path for path in verdict.executables if path)),
         processes=tuple(verdict.processes),
-        network=outside_peers(connects, binds),
+        network=_peers(agents, preload),
         stdin_used=_uses_stdin(table, agents, preload),
         complete=not verdict.reasons,
         reasons=tuple(verdict.reasons),
@@ -130,6 +123,15 @@ def _collect(evidence: Evidence) -> Trace:
         interpreter=str(agents[0].facts.get("executable", "")) if agents else "",
         process_count=max(len(agents), len(preload.images) if preload else 0),
     )
+
+
+def _peers(agents: Sequence[AgentLog], preload: PreloadLog | None) -> tuple[str, ...]:
+    connects = [peer for log in agents for peer in log.connects]
+    binds = [own for log in agents for own in log.binds]
+    if preload is None:
+        return outside_peers(connects, binds)
+    binds = preload.binds  # with the ports that "any free port" became
+    return outside_peers(connects + preload.connects, binds, preload.visitors)
 
 
 def _places(evidence: Evidence, agents: Sequence[AgentLog], preload: PreloadLog | None) -> Places:

@@ -93,7 +93,8 @@ class Places:
         home = environ.get("HOME") or "/nonexistent"
         self.home = normalise(home)
         self.cache = normalise(environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
-        for path in own:
+        config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        for path in (*own, environ.get("LICHEN_HOME") or f"{config}/lichen", f"{self.cache}/lichen"):
             self._roots[normalise(path)] = "own"
         self.site_directories: list[str] = []
         self._places: dict[str, Place] = {}
@@ -148,6 +149,8 @@ class Places:
     def _of_directory(self, directory: str) -> Place:
         if "/__pycache__/" in directory + "/":
             return "bytecode"
+        if "/.lichen/" in directory + "/":
+            return "own"
         probe = directory or "/"
         while probe and probe != "/":
             place = self._roots.get(probe)

@@ -421,6 +421,8 @@ static void address(uint8_t kind, const struct sockaddr *to, socklen_t length) {
         memcpy(text, "1 ", 2);
         memcpy(text + 2, un->sun_path, room);
         bytes = room + 2;
+    } else if (to->sa_family != AF_UNIX && to->sa_family != AF_UNSPEC && to->sa_family != AF_NETLINK) {
+        bytes = (size_t)snprintf(text, sizeof text, "%d - 0", to->sa_family);
     }
     if (bytes) {
         char key[201];

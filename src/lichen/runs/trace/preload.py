@@ -122,6 +122,6 @@ def preloaded_environment(environment: Mapping[str, str], library: Path, agent: 
         library: The compiled library.
         agent: Folder of the Python agent, which the library puts back on PYTHONPATH where a program dropped it; or empty.
     """
-    before = environment.get("LD_PRELOAD")
-    added = {"LD_PRELOAD": f"{before}:{library}" if before else str(library), "LICHEN_TRACE_AGENT": agent}
-    return {**environment, **added}
+    others = [entry for entry in environment.get("LD_PRELOAD", "").replace(" ", ":").split(":") if entry]
+    libraries = [entry for entry in others if entry != str(library)] + [str(library)]
+    return {**environment, "LD_PRELOAD": ":".join(libraries), "LICHEN_TRACE_AGENT": agent}

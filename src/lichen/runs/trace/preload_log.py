@@ -6,6 +6,7 @@ counted, because what it would have said is not known.
 
 from __future__ import annotations
 
+import operator
 import os
 import struct
 from collections.abc import Iterator
@@ -17,14 +18,17 @@ from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
 from lichen.runs.trace.preload import DATA_OFFSET, HEADER_BYTES, MAGIC
 from lichen.runs.trace.trace import StatKey
 
-__all__ = ["Image", "PreloadLog", "Started", "read_preload_log"]
+__all__ = ["Image", "PreloadLog", "Started", "read_preload_logs"]
 
+_TIME = operator.itemgetter(0)
 _HEADER = struct.Struct("<8sQQI")
 _RECORD = struct.Struct("<IBBBBIIqQQqqqII")
 _PATH_KINDS = frozenset((Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR))
 _LINK, _SYMLINK, _WALK = ord("K"), ord("Y"), ord("G")
 _EXEC, _EXEC_FAILED, _SPAWN, _SPAWN_FAILED = ord("X"), ord("x"), ord("P"), ord("p")
-_IMAGE, _MAPPED, _VARIABLE, _STDIN, _CONNECT, _BIND, _RING, _AGENT = (ord(letter) for letter in "IQERNBUA")
+_IMAGE, _MAPPED, _VARIABLE, _STDIN, _CONNECT, _BIND, _RING, _AGENT, _VISITOR = (
+    ord(letter) for letter in "IQERNBUAV"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class PreloadLog:
         variables: Names asked for by native code.
         connects: (family, address).
         binds: (family, address).
+        visitors: (family, address) of who connected to the run, or sent it a datagram.
         stdin_reads: What descriptor 0 was in each process that read it.
         used_ring: A process set up io_uring, whose opens nobody sees.
         torn: Records that were not finished.
@@ -98,6 +103,7 @@ class PreloadLog:
     variables: set[str] = field(default_factory=set)
     connects: list[tuple[int, Any]] = field(default_factory=list)
     binds: list[tuple[int, Any]] = field(default_factory=list)
+    visitors: list[tuple[int, Any]] = field(default_factory=list)
     stdin_reads: set[tuple[int, int]] = field(default_factory=set)
     used_ring: bool = False
     torn: int = 0
@@ -105,9 +111,28 @@ class PreloadLog:
     _starting: dict[int, list[Record]] = field(default_factory=dict)
 
 
-def read_preload_log(path: Path) -> PreloadLog:
-    """Read the log of a run; a file that is no log gives one that has failed."""
+def read_preload_logs(directory: Path) -> PreloadLog:
+    """Read the log of a run, and those that runs inside it left here.
+
+    Args:
+        directory: The tracer's scratch directory.
+
+    Returns:
+        All as one; a file that is no log makes it one that has failed.
+    """
     log = PreloadLog()
+    for path in sorted(directory.glob("preload*.log")):
+        _read(log, path)
+    for records in log._starting.values():
+        log.records += records
+    log.records.sort(key=_TIME)
+    log.images.sort(key=lambda image: image.time_ns)
+    log.starts.sort(key=lambda start: start.time_ns)
+    return log
+
+
+def _read(log: PreloadLog, path: Path) -> None:
+    """Add one file."""
     try:
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
@@ -115,18 +140,12 @@ def read_preload_log(path: Path) -> PreloadLog:
             file.seek(DATA_OFFSET)
             data = file.read(min(used, allocated))
     except (OSError, struct.error):
-        return PreloadLog(failed=True)
-    if magic != MAGIC:
-        return PreloadLog(failed=True)
-    log.failed = bool(failed) or used > allocated
-    for fields, text, extra in _records(data, log):
-        _take(log, fields, text, extra)
-    for records in log._starting.values():
-        log.records += records
-    log.records.sort()
-    log.images.sort(key=lambda image: image.time_ns)
-    log.starts.sort(key=lambda start: start.time_ns)
-    return log
+        log.failed = True
+        return
+    log.failed = log.failed or bool(failed) or used > allocated or magic != MAGIC
+    if magic == MAGIC:
+        for fields, text, extra in _records(data, log):
+            _take(log, fields, text, extra)
 
 
 def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], str, bytes]]:
@@ -194,8 +213,12 @@ def _take(log: PreloadLog, fields: tuple[int, ...], text: str, extra: bytes) -> 
         log.records += log._starting.pop(pid, ())
         log._starting[pid] = []
         log.images.append(Image(time_ns, pid, int(ppid or b"0"), text, _words(argv), state, type_))
-    elif kind in (_CONNECT, _BIND):
-        (log.connects if kind == _CONNECT else log.binds).append(_address(text))
+    elif kind == _CONNECT:
+        log.connects.append(_address(text))
+    elif kind == _BIND:
+        log.binds.append(_address(text))
+    elif kind == _VISITOR:
+        log.visitors.append(_address(text))
     elif kind == _STDIN:
         log.stdin_reads.add((dev, ino))
     elif kind == _AGENT:

@@ -168,6 +168,24 @@ static void note_image(void) {
     END
 }
 
+/* Files that were open before the program began, other than the standard streams: nobody saw them being opened. */
+static void note_inherited(void) {
+    for (int descriptor = 3; descriptor < 16; descriptor++) {
+        struct stat st;
+        long flags = SYS(SYS_fcntl, descriptor, F_GETFL);
+        if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY || SYS(SYS_fstat, descriptor, &st) != 0 || !S_ISREG(st.st_mode))
+            continue;
+        char link[40], path[PATH_MAX];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+        long length = SYS(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+        if (length <= 0)
+            continue;
+        path[length] = 0;
+        if (!is_boring(path) && is_new('O', 0, 1, path, NULL))
+            put_path('O', UNKNOWN, 0, 0, &st, path, NULL);
+    }
+}
+
 /* At the end, and only then: every library and file in memory that is not the system's. */
 static void note_mappings(void) {
     if (!head || SYS(SYS_getpid) != atomic_load(&owner) || atomic_exchange(&finished, 1))
@@ -273,6 +291,7 @@ __attribute__((constructor)) static void start(void) {
     forked();
     pthread_atfork(NULL, NULL, forked);
     note_image();
+    note_inherited();
 out:
     errno = saved_errno;
 }

@@ -421,6 +421,35 @@ EXPORT int listen(int descriptor, int backlog) {
     return result;
 }
 
+/* Who comes in is input as well. */
+static void note_visitor(const struct sockaddr *from, const socklen_t *length) {
+    int saved_errno = errno;
+    if (from && length && from->sa_family != AF_UNIX)
+        address('V', from, *length);
+    errno = saved_errno;
+}
+NEXT(accept)
+EXPORT int accept(int descriptor, struct sockaddr *from, socklen_t *length) {
+    int result = REAL(accept)(descriptor, from, length);
+    if (result >= 0)
+        note_visitor(from, length);
+    return result;
+}
+NEXT(accept4)
+EXPORT int accept4(int descriptor, struct sockaddr *from, socklen_t *length, int flags) {
+    int result = REAL(accept4)(descriptor, from, length, flags);
+    if (result >= 0)
+        note_visitor(from, length);
+    return result;
+}
+NEXT(recvfrom)
+EXPORT ssize_t recvfrom(int descriptor, void *into, size_t size, int flags, struct sockaddr *from, socklen_t *length) {
+    ssize_t result = REAL(recvfrom)(descriptor, into, size, flags, from, length);
+    if (result >= 0)
+        note_visitor(from, length);
+    return result;
+}
+
 /* The rest: variables, standard input, direct system calls, the end. */
 
 static void note_variable(const char *name, const void *caller) {

@@ -50,7 +50,7 @@ class Tracer:
     Args:
         project_root: Root of the project the run belongs to.
         watch_directories: Further directories with data.
-        means: Any of `MEANS`; None takes what this machine offers.
+        means: Any of `MEANS`; None takes the audit hook and, where it can be built, the preload library, else inotify.
         scratch_directory: Where logs of the run are kept while it lasts; the system's temporary directory by default.
         cache_directory: Where the compiled preload library is kept; the user's cache by default.
         command: The command that will run, to guess where its data lies; it may be left out.
@@ -82,6 +82,7 @@ class Tracer:
         self.project_root = os.path.abspath(project_root)
         self.watch_directories = [os.path.abspath(directory) for directory in watch_directories]
         self.means = tuple(means) if means is not None else MEANS
+        self._is_automatic = means is None
         self.command = tuple(command)
         self._cache = Path(cache_directory) if cache_directory is not None else None
         self._own = [str(AGENT_DIRECTORY)]
@@ -117,15 +118,21 @@ class Tracer:
         if "audit" in self.means:
             agent = str(AGENT_DIRECTORY)
             _compile_agent()
-            before = base.get("PYTHONPATH")
-            environment["PYTHONPATH"] = f"{agent}{os.pathsep}{before}" if before else agent
+            before = base.get("PYTHONPATH", "")
+            if before != agent and not before.startswith(
+                f"{agent}{os.pathsep}"
+            ):  # inside another traced run it is there
+                environment["PYTHONPATH"] = f"{agent}{os.pathsep}{before}" if before else agent
         if "preload" in self.means:
             library = build_library(self._cache)
+            superfluous = "preload"
             if library is not None and prepare_log(self.run_directory):
                 environment = preloaded_environment(environment, library, agent)
                 self._own.append(str(library))
-            else:
-                self.means = tuple(name for name in self.means if name != "preload")
+                superfluous = (
+                    "inotify" if self._is_automatic else ""
+                )  # it sees less, and 100,000 events cost a second
+            self.means = tuple(name for name in self.means if name != superfluous)
         return environment
 
     def start(self) -> None:
@@ -181,9 +188,14 @@ class Tracer:
         if not outer or not os.path.isdir(outer):
             return
         for name in os.listdir(self.run_directory):
-            if name.startswith(("agent-", "failed-")):
+            if name.startswith(("agent-", "failed-", "preload")):
+                target = (
+                    f"preload-{os.getpid()}-{self.run_directory.name}-{name}"
+                    if name.startswith("preload")
+                    else name
+                )
                 with contextlib.suppress(OSError):
-                    shutil.copyfile(self.run_directory / name, os.path.join(outer, name))
+                    shutil.copyfile(self.run_directory / name, os.path.join(outer, target))
 
 
 def _compile_agent() -> None:
