@@ -66,6 +66,10 @@ def set_command(invocation: Invocation, /, name: str, value: str) -> None:
     from lichen.runs.config import UserConfig, check_user_setting
 
     check_user_setting(name)
+    if name == "energy.zone":
+        from lichen.energy.grid import lookup
+
+        lookup(value)
     config = UserConfig.read()
     config.set_text(name, value)
     config.write()

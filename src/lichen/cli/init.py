@@ -38,7 +38,11 @@ __all__ = ["init_command"]
     default=True,
     help="Private (the default): file names and equal small data cannot be guessed from entries.",
 )
-@click.option("--fork-from", metavar="DIR", help="Start from the entries of another ledger, under a new id.")
+@click.option(
+    "--fork-from",
+    metavar="DIR",
+    help="Ledger that this one goes on from, such as a backup: its entries stay there, this one names their root.",
+)
 @json_option
 @pass_invocation
 def init_command(

@@ -140,10 +140,15 @@ def build_request(command: tuple[str, ...], options: dict[str, Any], project: Pr
 
     Raises:
         UsageError: A path is missing, or a value is not of its form.
+        NotFoundError: The grid zone is not known.
     """
     from lichen.runs.metrics import parse_pattern, parse_target
     from lichen.runs.request import RunRequest
 
+    if options.get("zone") is not None:
+        from lichen.energy.grid import lookup
+
+        lookup(options["zone"])  # a zone that is not known is said before the work
     metrics = options.get("metrics")
     if metrics is None and project.config.metrics is not None:
         metrics = str(project.root / project.config.metrics)

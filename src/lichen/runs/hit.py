@@ -106,7 +106,13 @@ def take_hit(
         )
         return None
     try:
-        written = restore(workspace, plan)
+        written = restore(
+            workspace,
+            plan,
+            lambda path, cid: narrator.warning(
+                f"{path} held something else, which is kept: lichen get {cid}"
+            ),
+        )
     except (NotFoundError, VerificationError) as error:
         narrator.warning(f"entry {run.index} has the answer, but the store failed: {error.message}")
         return None

@@ -186,8 +186,7 @@ class ProcessWatch:
         places.add_interpreter((sys.prefix, sys.base_prefix), sysconfig.get_path("stdlib"), sys.path)
         log = self._log()
         table = AccessTable(places)
-        for record in self._records:
-            table.add(record, "audit")
+        table.add_all(self._records)
         found = find_modules([log], (), places, table.site_files)
         self._judge_modules(found.modules.values())
         if not is_data_declared:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,8 +121,15 @@ def _check_place(path: str, root: str, is_declared: bool) -> None:
         )
 
 
-def restore(workspace: Workspace, plan: RestorePlan) -> tuple[str, ...]:
+def restore(
+    workspace: Workspace, plan: RestorePlan, on_replaced: Callable[[str, str], object] | None = None
+) -> tuple[str, ...]:
     """Carry out a plan.
+
+    Args:
+        workspace: Where to.
+        plan: What to do.
+        on_replaced: Told the path of every file with other content, and the CID under which the store keeps that content.
 
     Returns:
         Paths written. Every file appears whole or not at all, verified against its CID.
@@ -135,7 +142,9 @@ def restore(workspace: Workspace, plan: RestorePlan) -> tuple[str, ...]:
     for directory in plan.directories:
         Path(directory).mkdir(parents=True, exist_ok=True)
     for path in plan.replaced:
-        workspace.store.put_file(Path(path))
+        kept = workspace.store.put_file(Path(path))
+        if on_replaced is not None:
+            on_replaced(path, str(kept.cid))
     written = []
     for output, path in plan.write:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest_cli import LICHEN, Terminal, elsewhere
+
+if TYPE_CHECKING:
+    from tests.integration.cli.conftest import Terminal
 
 RUN = ("run", "--report", "report.json", "--metrics", "metrics.json")
 
@@ -123,7 +126,7 @@ def test_ask_show_and_verify(terminal: Terminal, tmp_path: Path) -> None:
     held = terminal.type("verify", str(receipt)).stdout
     assert held.startswith(f"holds: entry {index} (run) by ada")
     log_key = terminal.type("key", "show", "--log").stdout.strip()
-    alone = Terminal(tmp_path, tmp_path / "home", "nobody")
+    alone = type(terminal)(tmp_path, tmp_path / "home", "nobody")
     assert json.loads(alone.type("verify", str(receipt), "--log-key", log_key, "--json").stdout)[
         "index"
     ] == int(index)
@@ -163,7 +166,7 @@ def test_publish_get_lineage_flag_withdraw(terminal: Terminal) -> None:
 def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(*RUN, "--", "python", "train.py")
     first = report(terminal)
-    bob = elsewhere(terminal, tmp_path / "other" / "checkout", tmp_path / "bob-home", "bob")
+    bob = terminal.colleague(tmp_path / "other" / "checkout", tmp_path / "bob-home", "bob")
     bob.type("key", "make")
     stranger = bob.type("run", "--", "python", "train.py", expect=5)
     assert "bob is not a member of this ledger" in stranger.stderr
@@ -197,7 +200,14 @@ def test_a_run_leaves_as_its_command_left(terminal: Terminal) -> None:
     assert terminal.type("run", "--", "no-such-program", expect=127).stderr
     assert terminal.type("run", "--", "./measurements.csv", expect=126).stderr
     with subprocess.Popen(
-        [*LICHEN, "run", "--", "python", "-c", "import time; print('up', flush=True); time.sleep(60)"],
+        [
+            *terminal.LICHEN,
+            "run",
+            "--",
+            "python",
+            "-c",
+            "import time; print('up', flush=True); time.sleep(60)",
+        ],
         cwd=terminal.directory,
         env=terminal.environment,
         stdout=subprocess.PIPE,
@@ -216,7 +226,7 @@ def test_a_run_leaves_as_its_command_left(terminal: Terminal) -> None:
 def test_two_runs_of_the_same_work_at_once_train_once(terminal: Terminal) -> None:
     script = terminal.directory / "slow.py"
     script.write_text("import time\ntime.sleep(3)\nopen('slow.txt', 'w').write('done')\n")
-    command = [*LICHEN, "run", "--", "python", "slow.py"]
+    command = [*terminal.LICHEN, "run", "--", "python", "slow.py"]
     started = [
         subprocess.Popen(
             command, cwd=terminal.directory, env=terminal.environment, stderr=subprocess.PIPE, text=True
@@ -290,7 +300,7 @@ def test_the_terminal_is_left_alone(terminal: Terminal) -> None:
     """Output appears while the command runs, not after it."""
     script = "import time\nprint('first', flush=True)\ntime.sleep(30)\n"
     with subprocess.Popen(
-        [*LICHEN, "run", "--", "python", "-c", script],
+        [*terminal.LICHEN, "run", "--", "python", "-c", script],
         cwd=terminal.directory,
         env=terminal.environment,
         stdout=subprocess.PIPE,
