@@ -11,7 +11,7 @@ import time
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 
-import mlflow
+import mlflow  # type: ignore[import-not-found,unused-ignore]  # it lives in an environment of its own
 
 mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}")
 mlflow.set_experiment("benchmark")

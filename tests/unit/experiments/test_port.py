@@ -9,7 +9,7 @@ from lichen.experiments.port import VERDICTS, list_experiments, load_experiment,
 def test_every_experiment_has_the_names_of_the_port() -> None:
     for name in list_experiments():
         experiment = load_experiment(name)
-        assert experiment.NAME == name
+        assert name == experiment.NAME
         assert experiment.CLAIM.endswith(".")
         assert experiment.SOURCE
         assert callable(experiment.run)
