@@ -1,7 +1,7 @@
 """A ledger in a directory: create, open, append, seal, read, prove.
 
-This is the door; behind it `lichen.ledger.appender` writes, `lichen.ledger.log_file` reads, `lichen.ledger.answers` proves and
-`lichen.ledger.audit` re-derives everything.
+This is the door; behind it `lichen.ledger.appender` writes, `lichen.ledger.reader` reads and proves, and
+`lichen.ledger.audit` derives everything again.
 
 Rules upheld here:
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,23 +21,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from lichen.encoding.base import b64u
-from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import KeyFileError, Rejected, StorageError, UsageError
-from lichen.ledger.answers import Answers
 from lichen.ledger.appender import Appender
 from lichen.ledger.high_water import HighWater
 from lichen.ledger.log_file import LogFile
-from lichen.ledger.ports import Appended, Contract, Record, StateReader, View
+from lichen.ledger.ports import Appended, Contract, View
+from lichen.ledger.reader import LedgerReader
 from lichen.ledger.state_store import STATE_SCHEMA
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
 from lichen.ledger.views import Progress, ViewSet
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import SigningKey
+    from lichen.encoding.entry import Entry
     from lichen.ledger.genesis import Genesis
-    from lichen.ledger.receipt import Receipt
-    from lichen.ledger.seal import Seal
 
 __all__ = ["SOLO", "Ledger", "unix_time_ms"]
 
@@ -51,7 +48,7 @@ def unix_time_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """An open ledger; a context manager. Made by `create` or `open`.
 
     One object may be used by several threads; it does not cross a fork.
@@ -68,16 +65,13 @@ class Ledger:
         appender: Appender | None,
         high_water: HighWater | None,
         now_ms: Callable[[], int],
+        progress: Progress | None = None,
     ) -> None:
-        self.directory = log.database.path.parent
+        super().__init__(log, views, progress)
         self.read_only = appender is None
-        self._log = log
-        self._views = views
         self._high_water = high_water
-        self._answers = Answers(log)
         self._appender = appender
         self._now_ms = now_ms
-        self._reader: sqlite3.Connection | None = None
         self._is_closed = False
 
     # -- opening and closing ---------------------------------------------------------------------------------------
@@ -186,7 +180,7 @@ class Ledger:
                     mark.check(log.size, log.tree().root_at)
             view_set = ViewSet(views)
             appender = None if reading or log_key is None else Appender(log, log_key, view_set, mark, now_ms)
-            ledger = cls(log, view_set, appender, mark, now_ms)
+            ledger = cls(log, view_set, appender, mark, now_ms, progress)
             if not reading:
                 with database.read() as connection:
                     is_stale = bool(view_set.stale(connection))
@@ -223,65 +217,6 @@ class Ledger:
             if self._high_water is not None:
                 self._high_water.close()
             self._log.database.close()
-
-    # -- what it is ------------------------------------------------------------------------------------------------
-
-    @property
-    def id(self) -> str:
-        """Ledger id: leaf hash of entry 0, 64 hexadecimal digits."""
-        return self._log.id
-
-    @property
-    def origin(self) -> str:
-        """First line of its checkpoints, ``lichen/<id>``."""
-        return self._log.origin
-
-    @property
-    def genesis(self) -> Genesis:
-        """What entry 0 says."""
-        return self._log.genesis
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._log.database.path
-
-    @property
-    def size(self) -> int:
-        """Count of entries, seals included."""
-        with self._reading():
-            return self._log.size
-
-    @property
-    def sealed_size(self) -> int:
-        """Tree size of the newest checkpoint."""
-        with self._reading():
-            return self._log.mark().size
-
-    @property
-    def last_seal(self) -> Seal:
-        """The newest seal."""
-        with self._reading():
-            seal = self._log.last_seal
-        if seal is None:
-            raise UsageError(f"{self.path} has no seal yet")
-        return seal
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """A connection for queries over views; it can read only, and sees what was committed.
-
-        Raises:
-            StorageError: It cannot be opened.
-        """
-        if self._reader is None:
-            self._reader = self._open_reader()
-        return self._reader
-
-    @property
-    def high_water_problem(self) -> StorageError | None:
-        """Why the high-water mark could last not be raised, or None."""
-        return None if self._appender is None else self._appender.high_water_problem
 
     # -- appending -------------------------------------------------------------------------------------------------
 
@@ -370,128 +305,6 @@ class Ledger:
         """
         return self._writer.seal(force=force)
 
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    def entry(self, index: int) -> Entry:
-        """The entry at an index.
-
-        Raises:
-            NotFoundError: There is none.
-            CorruptLedgerError: Its bytes changed after they were appended.
-        """
-        with self._reading():
-            return self._log.entry_of(self._log.entry_bytes(index), index)
-
-    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Entry]]:
-        """Pairs of index and entry, in order, seals included.
-
-        Args:
-            start: First index.
-            stop: One past the last; None for all there are now.
-        """
-        end = self.size if stop is None else min(stop, self.size)
-        with self._log.database.guard:
-            for index, data in self._log.tables.entry_range(start, end):
-                yield index, self._log.entry_of(data, index)
-
-    def record(self, index: int) -> Record | None:
-        """The parsed record at an index; None for a seal.
-
-        Raises:
-            NotFoundError: There is no such entry.
-            CorruptLedgerError: Its bytes changed after they were appended.
-        """
-        with self._reading():
-            return self._log.parse(self._log.entry_bytes(index), index)
-
-    def find_payload(self, digest: bytes) -> int | None:
-        """Index of the entry whose payload has this SHA-256, or None."""
-        with self._reading():
-            return self._log.find_payload(digest)
-
-    @property
-    def state(self) -> StateReader:
-        """The state after all entries, also those no seal covers yet, as contracts see it."""
-        with self._reading():
-            return self._log
-
-    def state_get(self, contract: str, key: bytes) -> bytes | None:
-        """Value of a key of the state after all entries, or None."""
-        with self._reading():
-            return self._log.get(contract, key)
-
-    # -- proving ---------------------------------------------------------------------------------------------------
-
-    def checkpoint(self) -> str:
-        """The newest checkpoint: a signed note."""
-        with self._reading():
-            return self._answers.checkpoint()
-
-    def receipt(self, index: int) -> Receipt:
-        """Proof, for anyone and offline, that an entry stands at an index.
-
-        Seals first when the entry is not sealed yet and this ledger can be written.
-
-        Raises:
-            NotFoundError: There is no such entry.
-            UsageError: The entry is not sealed yet, and this ledger is open for reading only.
-            CorruptLedgerError: The ledger is damaged on the way.
-        """
-        if self._appender is not None and self.sealed_size <= index < self.size:
-            self._appender.seal(force=True)
-        with self._reading():
-            return self._answers.receipt(index)
-
-    def state_receipt(self, contract: str, key: bytes) -> Receipt:
-        """Proof, for anyone and offline, of what the newest sealed state says about a key: its value, or its absence.
-
-        Seals first when entries are pending and this ledger can be written.
-
-        Args:
-            contract: Whose key.
-            key: What the contract calls it.
-
-        Raises:
-            CorruptLedgerError: The ledger is damaged on the way.
-        """
-        if self._appender is not None and self.sealed_size < self.size:
-            self._appender.seal(force=True)
-        with self._reading():
-            return self._answers.state_receipt(contract, key)
-
-    def prove_inclusion(self, index: int, tree_size: int | None = None) -> list[bytes]:
-        """Sibling hashes from an entry up to a root.
-
-        Args:
-            index: Which entry.
-            tree_size: Under which tree; None for the newest checkpoint's.
-
-        Raises:
-            UsageError: The tree does not contain the entry, or the log is not that long.
-        """
-        with self._reading():
-            return self._answers.inclusion(index, tree_size)
-
-    def prove_consistency(self, size_first: int, size_second: int | None = None) -> list[bytes]:
-        """Hashes that show that the tree of one size is the beginning of that of another.
-
-        Args:
-            size_first: The earlier size.
-            size_second: The later; None for the newest checkpoint's.
-
-        Raises:
-            UsageError: The log never had these sizes in this order.
-        """
-        with self._reading():
-            return self._answers.consistency(size_first, size_second)
-
-    def root_at(self, tree_size: int) -> bytes:
-        """Root of the tree over the first ``tree_size`` entries, 32 bytes."""
-        with self._reading():
-            if not 0 <= tree_size <= self._log.size:
-                raise UsageError(f"this log has {self._log.size} entries, it never had {tree_size}")
-            return self._log.tree().root_at(tree_size)
-
     # -- views -----------------------------------------------------------------------------------------------------
 
     def rebuild_views(self, *, every: bool = False, progress: Progress | None = None) -> list[str]:
@@ -514,17 +327,18 @@ class Ledger:
             self._views.rebuild(connection, views, log.records(), total_count=log.size, progress=progress)
         return [view.name for view in views]
 
-    def _open_reader(self) -> sqlite3.Connection:
-        log = self._log
-        with self._reading() as connection:
-            stale = self._views.stale(connection)
-            if not stale:
-                return log.database.reader()
-            reader = log.database.reader(beside_memory=True)
-            self._views.build_in_memory(reader, stale, log.records(), total_count=log.size)
-        return reader
+    @property
+    def high_water_problem(self) -> StorageError | None:
+        """Why the high-water mark could last not be raised, or None."""
+        return None if self._appender is None else self._appender.high_water_problem
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _seal_before_proving(self, index: int | None) -> None:
+        if self._appender is not None:
+            sealed_size, size = self.sealed_size, self.size
+            if sealed_size < size and (index is None or sealed_size <= index < size):
+                self._appender.seal(force=True)
 
     @property
     def _writer(self) -> Appender:
@@ -540,12 +354,6 @@ class Ledger:
                 remedy=f"submit to the members that run {consensus!r}",
             )
         return self._appender
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._log.database.read() as connection:
-            self._log.refresh()
-            yield connection
 
 
 def _check_log_key(log: LogFile, log_key: SigningKey | None) -> None:

@@ -1,4 +1,4 @@
-"""The one file a ledger lives in: opening, schema, transactions, and SQLite's failures in Lichen's words.
+"""The one file a ledger lives in: opening, schema and transactions.
 
 Rules upheld here:
 
@@ -21,22 +21,21 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from lichen.errors import (
     CorruptLedgerError,
     FormatVersionError,
-    LichenError,
     NotALedgerError,
     StorageError,
     UsageError,
 )
+from lichen.ledger.sqlite_errors import SqliteGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database", "translate_sqlite_error"]
+__all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database"]
 
 LEDGER_FILE_NAME: Final = "ledger.sqlite"
 APPLICATION_ID: Final = 0x4C494348  # "LICH"
@@ -66,78 +65,6 @@ _SCHEMA: Final = (
 )
 
 
-_DAMAGE: Final = frozenset(
-    # Too big: a length in the file says so, for nothing that long is ever written.
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
-)
-
-
-def translate_sqlite_error(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> LichenError:
-    """Say in Lichen's words what SQLite reported.
-
-    Args:
-        path: The ledger file.
-        error: What was caught; a decoding error when damaged bytes stood where SQLite or its messages have text.
-
-    Returns:
-        The exception to raise instead: what happened, to which file, and the remedy.
-    """
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return UsageError(f"the ledger {path} is closed", remedy="open it again before using it")
-    if code == sqlite3.SQLITE_NOTADB:
-        return NotALedgerError(
-            f"{path} is not a Lichen ledger, or its first bytes are damaged: {error}",
-            remedy="name a ledger made by `lichen init`, or restore this one from a copy",
-        )
-    if code in _DAMAGE or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error):
-        return CorruptLedgerError(
-            f"the ledger file {path} is damaged: {error}",
-            remedy="restore it from a copy, then run `lichen verify`; do not append to this file",
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return StorageError(
-            f"no room left on the disk of {path}", remedy="free space and repeat; nothing was half-written"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageError(
-            f"another process kept {path} locked for {BUSY_TIMEOUT_SECONDS:.0f} s",
-            remedy="wait for it to finish, or end it, and repeat",
-        )
-    if code in (
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_AUTH,
-    ):
-        return StorageError(
-            f"cannot open or write {path}: {error}",
-            remedy=f"check the permissions of {path.parent} and the files in it",
-        )
-    return StorageError(
-        f"the database under {path} failed: {error}",
-        remedy="check the disk, then repeat; nothing was half-written",
-    )
-
-
-class _Guard:
-    """Context manager that turns SQLite's exceptions into Lichen's; cheap enough for every append."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-            raise translate_sqlite_error(self._path, error) from error
-
-
 class Database:
     """A connection to one ledger file, and the transactions over it.
 
@@ -157,7 +84,7 @@ class Database:
         self.connection = connection
         self.read_only = read_only
         self.lock = threading.RLock()
-        self.guard = _Guard(path)
+        self.guard = SqliteGuard(path)
         self._depth = 0
         self._process = os.getpid()
 
@@ -175,7 +102,7 @@ class Database:
         _check_sqlite_version()
         if _size_of(path) and not _is_blank(path):
             raise UsageError(f"{path} exists already", remedy="choose another directory for the new ledger")
-        with _Guard(path):
+        with SqliteGuard(path):
             connection = _connect(_uri(path, "rwc"))
             try:
                 connection.execute("PRAGMA page_size=4096")
@@ -221,7 +148,7 @@ class Database:
         """
         _check_sqlite_version()
         _check_header(path)
-        with _Guard(path):
+        with SqliteGuard(path):
             connection = _connect_read_only(path)[0] if read_only else _connect(_uri(path, "rw"))
             try:
                 _check_identity(path, connection)

@@ -1,0 +1,245 @@
+"""The reading side of an open ledger: what is there, and proofs of it.
+
+Every call looks at one unmoving picture of the file and first takes over what other processes appended. Entries are compared
+with their stored hashes, and proofs are verified before they are handed out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichen.encoding.entry import Entry
+from lichen.errors import UsageError
+from lichen.ledger.answers import Answers
+from lichen.ledger.ports import Record, StateReader
+
+if TYPE_CHECKING:
+    from lichen.ledger.genesis import Genesis
+    from lichen.ledger.log_file import LogFile
+    from lichen.ledger.receipt_format import Receipt
+    from lichen.ledger.seal import Seal
+    from lichen.ledger.views import Progress, ViewSet
+
+__all__ = ["LedgerReader"]
+
+
+class LedgerReader:
+    """What can be asked of a ledger.
+
+    Args:
+        log: The open file.
+        views: The query tables it was opened with.
+        progress: Told while views are built in memory.
+
+    Attributes:
+        directory: Where it lies.
+    """
+
+    def __init__(self, log: LogFile, views: ViewSet, progress: Progress | None = None) -> None:
+        self.directory = log.database.path.parent
+        self._log = log
+        self._views = views
+        self._progress = progress
+        self._answers = Answers(log)
+        self._reader: sqlite3.Connection | None = None
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Ledger id: leaf hash of entry 0, 64 hexadecimal digits."""
+        return self._log.id
+
+    @property
+    def origin(self) -> str:
+        """First line of its checkpoints, ``lichen/<id>``."""
+        return self._log.origin
+
+    @property
+    def genesis(self) -> Genesis:
+        """What entry 0 says."""
+        return self._log.genesis
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._log.database.path
+
+    @property
+    def size(self) -> int:
+        """Count of entries, seals included."""
+        with self._reading():
+            return self._log.size
+
+    @property
+    def sealed_size(self) -> int:
+        """Tree size of the newest checkpoint."""
+        with self._reading():
+            return self._log.mark().size
+
+    @property
+    def last_seal(self) -> Seal:
+        """The newest seal."""
+        with self._reading():
+            seal = self._log.last_seal
+        if seal is None:
+            raise UsageError(f"{self.path} has no seal yet")
+        return seal
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """A connection for queries over views; it can read only, and sees what was committed.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        if self._reader is None:
+            self._reader = self._open_reader()
+        return self._reader
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def entry(self, index: int) -> Entry:
+        """The entry at an index.
+
+        Raises:
+            NotFoundError: There is none.
+            CorruptLedgerError: Its bytes changed after they were appended.
+        """
+        with self._reading():
+            return self._log.entry_of(self._log.entry_bytes(index), index)
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Entry]]:
+        """Pairs of index and entry, in order, seals included.
+
+        Args:
+            start: First index.
+            stop: One past the last; None for all there are now.
+        """
+        end = self.size if stop is None else min(stop, self.size)
+        with self._log.database.guard:
+            for index, data in self._log.tables.entry_range(start, end):
+                yield index, self._log.entry_of(data, index)
+
+    def record(self, index: int) -> Record | None:
+        """The parsed record at an index; None for a seal.
+
+        Raises:
+            NotFoundError: There is no such entry.
+            CorruptLedgerError: Its bytes changed after they were appended.
+        """
+        with self._reading():
+            return self._log.parse(self._log.entry_bytes(index), index)
+
+    def find_payload(self, digest: bytes) -> int | None:
+        """Index of the entry whose payload has this SHA-256, or None."""
+        with self._reading():
+            return self._log.find_payload(digest)
+
+    @property
+    def state(self) -> StateReader:
+        """The state after all entries, also those no seal covers yet, as contracts see it."""
+        with self._reading():
+            return self._log
+
+    def state_get(self, contract: str, key: bytes) -> bytes | None:
+        """Value of a key of the state after all entries, or None."""
+        with self._reading():
+            return self._log.get(contract, key)
+
+    # -- proving ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> str:
+        """The newest checkpoint: a signed note."""
+        with self._reading():
+            return self._answers.checkpoint()
+
+    def receipt(self, index: int) -> Receipt:
+        """Proof, for anyone and offline, that an entry stands at an index.
+
+        Seals first when the entry is not sealed yet and this ledger can be written.
+
+        Raises:
+            NotFoundError: There is no such entry.
+            UsageError: The entry is not sealed yet, and this ledger is open for reading only.
+            CorruptLedgerError: The ledger is damaged on the way.
+        """
+        self._seal_before_proving(index)
+        with self._reading():
+            return self._answers.receipt(index)
+
+    def state_receipt(self, contract: str, key: bytes) -> Receipt:
+        """Proof, for anyone and offline, of what the newest sealed state says about a key: its value, or its absence.
+
+        Seals first when entries are pending and this ledger can be written.
+
+        Args:
+            contract: Whose key.
+            key: What the contract calls it.
+
+        Raises:
+            CorruptLedgerError: The ledger is damaged on the way.
+        """
+        self._seal_before_proving(None)
+        with self._reading():
+            return self._answers.state_receipt(contract, key)
+
+    def prove_inclusion(self, index: int, tree_size: int | None = None) -> list[bytes]:
+        """Sibling hashes from an entry up to a root.
+
+        Args:
+            index: Which entry.
+            tree_size: Under which tree; None for the newest checkpoint's.
+
+        Raises:
+            UsageError: The tree does not contain the entry, or the log is not that long.
+        """
+        with self._reading():
+            return self._answers.inclusion(index, tree_size)
+
+    def prove_consistency(self, size_first: int, size_second: int | None = None) -> list[bytes]:
+        """Hashes that show that the tree of one size is the beginning of that of another.
+
+        Args:
+            size_first: The earlier size.
+            size_second: The later; None for the newest checkpoint's.
+
+        Raises:
+            UsageError: The log never had these sizes in this order.
+        """
+        with self._reading():
+            return self._answers.consistency(size_first, size_second)
+
+    def root_at(self, tree_size: int) -> bytes:
+        """Root of the tree over the first ``tree_size`` entries, 32 bytes."""
+        with self._reading():
+            if not 0 <= tree_size <= self._log.size:
+                raise UsageError(f"this log has {self._log.size} entries, it never had {tree_size}")
+            return self._log.tree().root_at(tree_size)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _seal_before_proving(self, index: int | None) -> None:
+        """Close the block first when an entry, or any with None, has no seal yet; a mere reader cannot."""
+
+    def _open_reader(self) -> sqlite3.Connection:
+        log = self._log
+        with self._reading() as connection:
+            stale = self._views.stale(connection)
+            if not stale:
+                return log.database.reader()
+            reader = log.database.reader(beside_memory=True)
+            self._views.build_in_memory(
+                reader, stale, log.records(), total_count=log.size, progress=self._progress
+            )
+        return reader
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._log.database.read() as connection:
+            self._log.refresh()
+            yield connection
