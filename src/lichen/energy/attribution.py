@@ -197,7 +197,7 @@ class TreeAccount:
         self._write_bytes += usage.ru_oublock * _BLOCK_BYTES
         self._largest_rss_bytes = max(self._largest_rss_bytes, usage.ru_maxrss * _RSS_UNIT_BYTES)
         if self._scan is not None:
-            self._scan.forget_reaped(pid)
+            self._scan.forget_reaped(pid, _seconds(usage))
         return pid, status
 
     def finish(self) -> TreeUsage:

@@ -5,7 +5,8 @@ Rules upheld here:
 * A process that vanished between scans is asked for once more before it counts as gone: a walk of a changing tree can
   miss a process that is being handed to a new parent.
 * A process whose parent ignores SIGCHLD is *dropped* by the kernel when it ends: nobody ever gets its account. So is
-  one whose parent's account of waited-for children did not grow when it ended (SA_NOCLDWAIT).
+  one whose parent's account of waited-for children did not grow when it ended (SA_NOCLDWAIT); from then on all
+  children of that parent count as dropped.
 * Dropped time is estimated by time sampling: each scan credits the processor rate of the processes seen for the time
   since the scan before. Short ones that no scan saw are made up for by those that were seen, so the estimate is right
   on average whatever their length; its spread is carried along.
@@ -81,6 +82,8 @@ class TreeScan:
         self.peak_rss_bytes = 0
         self._seen: dict[tuple[int, int], SeenProcess] = {}
         self._current: dict[int, tuple[int, int]] = {}
+        self._droppers: set[tuple[int, int]] = set()
+        self._growth_of_reaped: dict[int, float] = {}
         self._dropped_seconds = 0.0
         self._dropped_certain = 0.0
         self._dropped_variance = 0.0
@@ -119,10 +122,10 @@ class TreeScan:
         self._last = now
         self._scan_count += 1
         alive = self._snapshot()
-        self._notice_gone(alive)
+        self._notice_gone(alive, elapsed)
         for stat in alive.values():
             self._notice_alive(stat, alive, elapsed)
-        dropping = any(stat.ignores_children for stat in alive.values())
+        dropping = any(self._drops(stat) for stat in alive.values())
         if dropping:
             self._dropping = True
             self._dropping_span += elapsed
@@ -132,13 +135,18 @@ class TreeScan:
         self._rss_span += elapsed
         return dropping
 
-    def forget_reaped(self, pid: int) -> None:
-        """Forget a process whose account arrived; everything estimated about it is void."""
+    def forget_reaped(self, pid: int, seconds: float) -> None:
+        """Forget a process whose account arrived; everything estimated about it is void.
+
+        Args:
+            pid: Process id.
+            seconds: Processor time in its account, of children it waited for included.
+        """
         key = self._current.pop(pid, None)
         if key is None:
             self.process_count += 1
-        else:
-            self._seen.pop(key, None)
+        elif (seen := self._seen.pop(key, None)) is not None:
+            self._growth_of_reaped[pid] = seconds - seen.stat.total_seconds
 
     def dropped_time(self) -> DroppedTime | None:
         """Return the estimate of what the kernel threw away, or None when nothing suggests that it did."""
@@ -151,6 +159,10 @@ class TreeScan:
         low = max(self._dropped_certain, estimate - spread)
         return DroppedTime(estimate, low, estimate + spread + unseen)
 
+    def _drops(self, stat: ProcessStat) -> bool:
+        """Whether the kernel throws the accounts of a process's children away."""
+        return stat.ignores_children or (stat.pid, stat.started_ticks) in self._droppers
+
     def _snapshot(self) -> dict[int, ProcessStat]:
         alive = process_table.descendants(os.getpid())
         for pid in self.foreign & set(alive):
@@ -160,7 +172,7 @@ class TreeScan:
     def _notice_alive(self, stat: ProcessStat, alive: dict[int, ProcessStat], elapsed: float) -> None:
         key = (stat.pid, stat.started_ticks)
         parent = alive.get(stat.parent)
-        dropped = parent is not None and parent.ignores_children
+        dropped = parent is not None and self._drops(parent)
         total = stat.total_seconds
         if dropped and stat.thread_count == 1:
             total = max(
@@ -178,9 +190,9 @@ class TreeScan:
             before.credit_seconds += max(0.0, total - before.total_seconds) if before.dropped else total
         before.stat, before.total_seconds, before.dropped = stat, total, dropped
 
-    def _notice_gone(self, alive: dict[int, ProcessStat]) -> None:
+    def _notice_gone(self, alive: dict[int, ProcessStat], elapsed: float) -> None:
         """Book what ended without being reaped here: dropped by the kernel, or waited for by its own parent."""
-        waited: dict[tuple[int, int], list[SeenProcess]] = {}
+        waited: dict[int, list[SeenProcess]] = {}
         for key in [
             key for key in self._seen if key[0] not in alive or alive[key[0]].started_ticks != key[1]
         ]:
@@ -193,24 +205,36 @@ class TreeScan:
                 del self._current[key[0]]
             if seen.dropped:
                 self._book_dropped(seen)
-            elif (parent := self._current.get(seen.stat.parent)) is not None:
-                waited.setdefault(parent, []).append(seen)
-        for parent_key, ended in waited.items():
-            self._check_waited(parent_key, ended)
+            else:
+                waited.setdefault(seen.stat.parent, []).append(seen)
+        for parent, ended in waited.items():
+            self._check_waited(parent, ended, elapsed)
+        self._growth_of_reaped.clear()
 
-    def _check_waited(self, parent_key: tuple[int, int], ended: list[SeenProcess]) -> None:
+    def _check_waited(self, parent: int, ended: list[SeenProcess], elapsed: float) -> None:
         """Book children as dropped whose time did not arrive in their parent's account."""
-        known = self._seen.get(parent_key)
-        now = process_table.read_stat(parent_key[0])
-        if known is None or now is None or now.started_ticks != parent_key[1]:
-            return
-        growth = now.children_seconds - known.stat.children_seconds
+        growth = self._growth(parent)
         expected = math.fsum(seen.total_seconds for seen in ended)
-        if expected - growth > (2 + len(ended)) * 2 * TICK_SECONDS:
-            self._dropping = True
-            for seen in ended:
-                seen.credit_seconds = seen.total_seconds
-                self._book_dropped(seen)
+        if growth is None or expected - growth <= (2 + len(ended)) * 2 * TICK_SECONDS:
+            return
+        if (key := self._current.get(parent)) is not None:
+            self._droppers.add(key)
+        self._dropping = True
+        self._dropping_span += elapsed
+        for seen in ended:
+            seen.credit_seconds = seen.total_seconds
+            seen.variance = elapsed**2
+            self._book_dropped(seen)
+
+    def _growth(self, parent: int) -> float | None:
+        """Return by how much a process's account of its children grew since the last scan, at most; None when unknown."""
+        key = self._current.get(parent)
+        if key is None:
+            return self._growth_of_reaped.get(parent)
+        now = process_table.read_stat(parent)
+        if now is None or now.started_ticks != key[1]:
+            return None
+        return now.children_seconds - self._seen[key].stat.children_seconds
 
     def _book_dropped(self, seen: SeenProcess) -> None:
         self._dropped_seconds += seen.credit_seconds

@@ -114,6 +114,27 @@ def ignored_short() -> None:
             continue
 
 
+def dropped_by_flag() -> None:
+    """SA_NOCLDWAIT set while SIGCHLD is not ignored, which no process table shows."""
+    import ctypes
+
+    class Action(ctypes.Structure):
+        _fields_ = (
+            ("handler", ctypes.c_void_p),
+            ("mask", ctypes.c_ubyte * 128),
+            ("flags", ctypes.c_int),
+            ("restorer", ctypes.c_void_p),
+        )
+
+    assert ctypes.CDLL(None).sigaction(signal.SIGCHLD, ctypes.byref(Action(flags=2)), None) == 0
+    for _ in range(3):
+        forked(lambda: burn(0.5))
+        try:
+            os.wait()
+        except ChildProcessError:
+            continue
+
+
 def pool() -> None:
     with multiprocessing.get_context("fork").Pool(2) as workers:
         workers.map(burn, [0.05] * 8)
@@ -163,6 +184,7 @@ SCENARIOS = {
         abandoned,
         ignored_long,
         ignored_short,
+        dropped_by_flag,
         pool,
         loky,
         thousand,

@@ -96,6 +96,34 @@ def test_children_nobody_waits_for_are_bounded(scenario: str, tmp_path: Path) ->
         assert usage.cpu_seconds == pytest.approx(truth, rel=0.35)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the flag and its structure are those of Linux")
+def test_a_parent_that_drops_accounts_without_ignoring_the_signal_is_found_out(tmp_path: Path) -> None:
+    usage, status = account_for("dropped_by_flag", tmp_path / "truth", use_cgroup=False)
+    assert status == 0
+    truth = sum(said(tmp_path / "truth"))
+    assert usage.cpu_seconds_low * 0.98 <= truth <= usage.cpu_seconds_high * 1.02
+    assert usage.cpu_seconds == pytest.approx(truth, rel=0.35)
+
+
+@needs_group
+def test_groups_that_an_earlier_process_left_are_swept(tmp_path: Path) -> None:
+    group = ControlGroup.create()
+    assert group is not None
+    parent = group.directory.parent
+    group.remove()
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    stale, kept = parent / f"lichen-{gone.pid}-00", parent / f"lichen-{os.getpid()}-00"
+    stale.mkdir()
+    kept.mkdir()
+    again = ControlGroup.create()
+    assert again is not None
+    again.remove()
+    left = kept.exists(), stale.exists()
+    kept.rmdir()
+    assert left == (True, False)
+
+
 @needs_group
 @pytest.mark.parametrize("scenario", ["ignored_long", "ignored_short"])
 def test_a_control_group_counts_them_exactly(scenario: str, tmp_path: Path) -> None:
