@@ -8,12 +8,13 @@ written with ``\\udcXX`` made visible as ``%XX``, so that every manifest is vali
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lichen.errors import NotALedgerError
+from lichen.errors import EncodingError, NotALedgerError
 from lichen.runs.config import PROJECT_FILE, ProjectConfig, UserConfig
 from lichen.runs.ignore import IgnoreRules
 
@@ -87,8 +88,14 @@ class Project:
         return visible(path)
 
     def path_of(self, name: str) -> str:
-        """Return the absolute path a manifest name stands for here; the inverse of :meth:`name_of`."""
+        """Return the absolute path a manifest name stands for here; the inverse of :meth:`name_of`.
+
+        Raises:
+            EncodingError: No path has such a name; a manifest somebody else wrote may hold anything.
+        """
         raw = invisible(name)
+        if "\0" in raw:
+            raise EncodingError(f"{name[:80]!r} is the name of no path: it holds a NUL character")
         if raw == PROJECT_MARK:
             return str(self.root)
         if raw.startswith(PROJECT_MARK + "/"):
@@ -109,15 +116,24 @@ def visible(path: str) -> str:
 
 
 def invisible(name: str) -> str:
-    """Undo :func:`visible`."""
+    """Undo :func:`visible`.
+
+    Raises:
+        EncodingError: No path is made visible in this way.
+    """
     if "%" not in name:
         return name
     head, *rest = name.split("%")
     parts = [head]
     for piece in rest:
+        if _ESCAPED.match(piece) is None:
+            raise EncodingError(f"{name[:80]!r} is the name of no path: % stands before {piece[:2]!r}")
         code = int(piece[:2], 16)
         parts.append(("%" if code == 0x25 else chr(0xDC00 + code)) + piece[2:])
     return "".join(parts)
+
+
+_ESCAPED = re.compile(r"25|[89A-F][0-9A-F]")  # the percent sign itself, and bytes that are not UTF-8
 
 
 def locate_ledger(option: str | None, project: Project, user: UserConfig) -> Path:

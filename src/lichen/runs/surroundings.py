@@ -106,19 +106,19 @@ class Surroundings:
     def _hash(self, name: str) -> str:
         if name == STDIN:
             return b64u(self.stdin_digest) if self.stdin_digest is not None else MISSING
-        path = self.project.path_of(name)
         try:
+            path = self.project.path_of(name)
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 return MISSING
             return b64u(self.hash_file(path))
-        except (OSError, LichenError, ValueError):
+        except (OSError, LichenError):
             return MISSING
 
     def presence_of(self, name: str) -> str:
         """Say what stands at a name without reading it: ``directory``, ``other``, a size in bytes, or ``missing``."""
         try:
             info = Path(self.project.path_of(name)).stat()
-        except (OSError, ValueError):
+        except (OSError, LichenError):
             return MISSING
         if stat.S_ISDIR(info.st_mode):
             return "directory"
@@ -129,7 +129,7 @@ class Surroundings:
             try:
                 with os.scandir(self.project.path_of(name)) as entries:
                     self._listings[name] = sorted(f"{e.name}/" if e.is_dir() else e.name for e in entries)
-            except OSError:
+            except (OSError, LichenError):
                 self._listings[name] = None
         return self._listings[name]
 
