@@ -4,6 +4,7 @@ Rules upheld here:
 
 * No test sees the developer's keys, ledgers or configuration: every test has a fresh ``LICHEN_HOME``, and the
   variables by which a surrounding run or a job scheduler would change what Lichen does are taken away.
+* What is compiled once per user is compiled once per session here, in a cache that all workers share.
 * No test reaches the network: connecting or resolving beyond this machine raises inside the test process.
 * Property tests have no deadline, because a busy machine is not a bug. ``HYPOTHESIS_PROFILE=ci`` tries more
   examples and always the same ones; the default ``dev`` tries fewer and new ones each time.
@@ -67,8 +68,21 @@ def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_refuse_network)
 
 
+@pytest.fixture(scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that stands in for the user's, the same for all workers of a session."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # a worker's own folder lies in the session's
+    cache = session / "user-cache"
+    cache.mkdir(exist_ok=True)
+    return cache
+
+
 @pytest.fixture(autouse=True)
-def lichen_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lichen_home(
+    tmp_path_factory: pytest.TempPathFactory, user_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A fresh home for keys, configuration and high-water marks; the developer's own stays out of reach."""
     home = tmp_path_factory.mktemp("lichen-home")
     for name in list(os.environ):
@@ -76,6 +90,7 @@ def lichen_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
             monkeypatch.delenv(name)
     monkeypatch.setenv("LICHEN_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg-config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(user_cache))
     return home
 
 
