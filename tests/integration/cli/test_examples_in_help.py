@@ -1,0 +1,129 @@
+"""Every example that `--help` shows works as it stands, in a project that has what the example names."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lichen.cli.main import main
+
+if TYPE_CHECKING:
+    from tests.integration.cli.conftest import Terminal
+
+MEMBER_KEY = "did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"
+NOT_RUN = {
+    "lichen completion": "its lines belong into a shell's start-up file; see the test of its output",
+    "lichen experiment avoided-training": "takes a minute; the tests of the experiment run it",
+}
+
+
+def commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command, click.Context(command, parent=context))
+
+
+def examples() -> Iterator[str]:
+    for command in commands(main, click.Context(main, info_name="lichen")):
+        text = (command.epilog or "").partition("Example")[2]
+        for line in text.splitlines()[1:]:
+            if line.startswith("  lichen") and not any(line[2:].startswith(start) for start in NOT_RUN):
+                yield line.strip()
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, shared: Terminal) -> Terminal:
+    """A ledger with runs, data, a model, a second member and a setting: whatever the examples name."""
+    terminal = shared
+    terminal.type("key", "admit", "hospital-b", MEMBER_KEY)
+    terminal.type("publish", "data", "measurements.csv", "--title", "clinic A")
+    run = ("run", "--metrics", "metrics.json")
+    terminal.type(*run, "--", "python", "train.py", "--depth", "5")
+    terminal.type(*run, "--seed", "seed", "--", "python", "train.py", "--seed", "1")
+    terminal.type("publish", "model", "model.pkl")
+    terminal.type("config", "set", "reuse.trust", "hospital-b")
+    (terminal.directory / "run.receipt").write_text(terminal.type("show", "@last", "--receipt").stdout)
+    return terminal
+
+
+@pytest.fixture
+def copied(prepared: Terminal, tmp_path: Path) -> Terminal:
+    """That project for one example alone, with its own keys and marks."""
+    for source, name in ((prepared.directory, "clinic"), (prepared.home, "home")):
+        shutil.copytree(source, tmp_path / name)
+    return type(prepared)(tmp_path / "clinic", tmp_path / "home", prepared.member)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) > 50
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_works(copied: Terminal, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if line.startswith("lichen init") and "fork" not in line:
+        shutil.rmtree(copied.directory / ".lichen")
+    if line.startswith("lichen run") or any(sign in line for sign in "$>"):
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=copied.directory,
+            env=copied.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    monkeypatch.chdir(copied.directory)
+    monkeypatch.setenv("LICHEN_HOME", str(copied.home))
+    monkeypatch.setenv("LICHEN_MEMBER", copied.member)
+    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.stderr
+    if "--json" in line:
+        assert all(
+            json.loads(each)
+            for each in ([result.stdout] if "log" not in line else result.stdout.splitlines())
+        )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_one_the_shell_can_read(shell: str, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(CliRunner().invoke(main, ["completion", shell]).stdout)
+    assert "_LICHEN_COMPLETE" in script.read_text()
+    if shutil.which(shell):
+        subprocess.run([shell, "-n", str(script)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("lichen ru", {"run"}), ("lichen key r", {"rotate", "revoke"}), ("lichen find --kind mo", {"model"})],
+)
+def test_what_is_half_typed_is_completed(
+    words: str, offered: set[str], monkeypatch: pytest.MonkeyPatch, copied: Terminal
+) -> None:
+    done = subprocess.run(
+        [*copied.LICHEN],
+        env={
+            **copied.environment, "_LICHEN_COMPLETE": "bash_complete", "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered, done.stderr
