@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Project:
         variables: Mapping[str, str] | None = None,
         stdin: str | None = None,
         watch: Sequence[Path] = (),
+        during: Callable[[], object] | None = None,
     ) -> Result:
         """Run a command; a name ending in .py is run by this interpreter."""
         if command[0].endswith(".py"):
@@ -101,6 +102,9 @@ class Project:
             process.stdin = None
         while process.poll() is None:
             tracer.poll()
+            if during is not None:
+                during()
+                during = None
             time.sleep(0.01)
         stdout, stderr = process.communicate()
         return Result(tracer.finish(), process.returncode, stdout, stderr, self.root)

@@ -349,6 +349,30 @@ def test_ctypes_libraries_are_inputs(project: Project) -> None:
     assert "plugin.so" in result.names("read")
 
 
+def test_two_runs_at_once_do_not_share_their_outputs(project: Project) -> None:
+    project.write("other.py", "open('other.txt', 'w').close()")
+    waiting = "import os, time\nwhile not os.path.exists('other.txt'): time.sleep(0.01)\nopen('own.txt', 'w').close()"
+    both: list[object] = []
+    result = project.script(
+        waiting,
+        means=WITHOUT_COMPILER,
+        during=lambda: both.append(project.run("other.py", means=WITHOUT_COMPILER)),
+    )
+    assert result.status == 0, result.stderr
+    assert any(reason.startswith("shared-directory: ") for reason in result.trace.reasons)
+    alone = project.run("other.py", means=WITHOUT_COMPILER)
+    assert alone.trace.complete, alone.trace.reasons
+
+
+@pytest.mark.usefixtures("needs_preload")
+def test_two_runs_at_once_are_told_apart_by_the_library(project: Project) -> None:
+    project.write("other.py", "open('other.txt', 'w').close()")
+    waiting = "import os, time\nwhile not os.path.exists('other.txt'): time.sleep(0.01)\nopen('own.txt', 'w').close()"
+    result = project.script(waiting, during=lambda: project.run("other.py"))
+    assert result.trace.complete, result.trace.reasons
+    assert result.names("write") == {"own.txt"}
+
+
 def test_a_daemon_that_stays_is_told(project: Project) -> None:
     result = project.script(
         """

@@ -160,6 +160,30 @@ def test_modules_that_were_not_there(project: Project, means: tuple[str, ...] | 
 
 
 @BOTH
+def test_a_library_installed_later_would_be_noticed(project: Project, means: tuple[str, ...] | None) -> None:
+    result = project.script("try: import fast_version, cv3\nexcept ImportError: pass", means=means)
+    assert result.trace.distributions["fast_version"] == "-"
+    absent = {Path(a.path).name for a in result.trace.of_kind("absent")}
+    assert {"fast_version", "fast_version.py"} <= absent
+
+
+@BOTH
+def test_stale_bytecode_is_not_believed(project: Project, means: tuple[str, ...] | None) -> None:
+    source = project.write("depth.py", "DEPTH = 4\n")
+    project.write("main.py", "import depth; print(depth.DEPTH)")
+    subprocess.run([sys.executable, "main.py"], cwd=project.root, check=True, env={"PATH": os.defpath})
+    before = source.stat()
+    source.write_text("DEPTH = 6\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    result = project.run("main.py", means=means)
+    assert result.stdout == "4\n", "Python itself is deceived"
+    assert any(reason.startswith("stale-bytecode: ") for reason in result.trace.reasons)
+    source.write_text("DEPTH = 4\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert project.run("main.py", means=means).trace.complete, "touched, but the same text"
+
+
+@BOTH
 def test_package_run_by_name(project: Project, means: tuple[str, ...] | None) -> None:
     project.write("tool/__init__.py")
     project.write("tool/__main__.py", "open('data').read()")

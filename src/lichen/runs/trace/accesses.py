@@ -111,6 +111,11 @@ class AccessTable:
         """A file in site-packages that no version describes was read."""
         self._note("read", path, self.site_files.get(path), "import")
 
+    def add_absent(self, path: str) -> None:
+        """The import system would have taken this path, had it been there; it need not lie in the project."""
+        if not self._is_owned(path):
+            self._note("absent", path, None, "import")
+
     def add_mapped(self, path: str, state: StatKey | None) -> None:
         """A file was in memory; a library loaded by native code, for one."""
         path = normalise(path)

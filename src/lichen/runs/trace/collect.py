@@ -50,6 +50,7 @@ class Evidence:
         run_directory: Where the logs are.
         watch: Stopped.
         look: What polling saw.
+        has_company: Another traced run was in the watched directories; what only the watch saw written may be its work.
     """
 
     project_root: str
@@ -59,6 +60,7 @@ class Evidence:
     run_directory: Path
     watch: DirectoryWatch
     look: ProcessLook
+    has_company: bool
 
 
 def collect_trace(evidence: Evidence) -> Trace:
@@ -92,7 +94,11 @@ def _collect(evidence: Evidence) -> Trace:
     table = _table(evidence, places, agents, preload, verdict)
     found = find_modules(agents, preload.records if preload else (), places, table.site_files)
     for path in sorted(found.absent):
-        table.add(_record(Kind.STAT, path, 0, None, "import"))
+        table.add_absent(path)
+    for path in sorted(found.stale):
+        verdict.blame(
+            "stale-bytecode", f"what ran is not {path} as it stands; remove the __pycache__ beside it"
+        )
     for path in sorted(found.loose_files):
         table.add_loose(path)
     accesses = table.finish()
@@ -168,7 +174,13 @@ def _table(
         events += [record for record in preload.core_looks if record.path not in looked]
     watched = evidence.watch.records() if "inotify" in evidence.means else []
     if preload is None or verdict.reasons:
-        events += list(_unknown(watched, events, _module_directories(agents)))
+        unknown = list(_unknown(watched, events, _module_directories(agents)))
+        if evidence.has_company and any(record.flags or record.kind != Kind.OPEN for record in unknown):
+            verdict.blame(
+                "shared-directory",
+                "another traced run was going on here, and their writes cannot be told apart",
+            )
+        events += unknown
     events.sort(key=_TIME)
     table.add_all(events)
     for record in evidence.look.opened.values():

@@ -6,21 +6,34 @@ own specifications when the process ends normally.
 """
 
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH112, PTH113, PTH118
+# ruff: noqa: PTH112, PTH113, PTH118, PTH208
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
+from lichen.runs.trace.bytecode import is_stale
 from lichen.runs.trace.distributions import SiteDirectory, is_generated
 from lichen.runs.trace.places import Places, normalise
 
-__all__ = ["ModuleFindings", "find_modules", "source_of_bytecode"]
+__all__ = ["NOT_INSTALLED", "ModuleFindings", "find_modules", "source_of_bytecode"]
 
+NOT_INSTALLED = "-"
+"""Version of a distribution that is not there."""
 _OWN_PREFIX = "lichen_agent"
+_OTHER_NAMES = {
+    "cv2": "opencv-python opencv-python-headless opencv-contrib-python", "PIL": "pillow", "sklearn": "scikit-learn",
+    "skimage": "scikit-image", "yaml": "PyYAML", "bs4": "beautifulsoup4", "dateutil": "python-dateutil", "OpenSSL": "pyOpenSSL",
+    "Crypto": "pycryptodome", "serial": "pyserial", "dotenv": "python-dotenv", "jwt": "PyJWT", "attr": "attrs",
+    "zmq": "pyzmq", "pkg_resources": "setuptools", "faiss": "faiss-cpu faiss-gpu", "git": "GitPython",
+    "pythonjsonlogger": "python-json-logger", "mpl_toolkits": "matplotlib", "fitz": "PyMuPDF",
+}  # fmt: skip
+"""Distributions that supply a module of another name."""
 _EXTENSION_SUFFIXES = (".abi3.so", ".so")
 
 
@@ -35,6 +48,7 @@ class ModuleFindings:
         absent: Paths that would have been imported instead, had they been there.
         distributions: Name -> version of distributions behind the rest.
         loose_files: Files in site-packages that no version describes, modules not included.
+        stale: Sources that are not what their bytecode was compiled from.
     """
 
     modules: dict[str, str] = field(default_factory=dict)
@@ -43,6 +57,7 @@ class ModuleFindings:
     absent: set[str] = field(default_factory=set)
     distributions: dict[str, str] = field(default_factory=dict)
     loose_files: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
 
 
 def source_of_bytecode(path: str, prefix: str | None = None) -> str:
@@ -89,6 +104,8 @@ def find_modules(
         for entry in search:
             if places.is_ours(entry + "/x"):
                 findings.directories[entry] = None
+        _add_missing(findings, log, places)
+        _add_stale(findings, log, shared, places)
         for name, path in _sources(log, shared):
             place = places.of(path)
             if place == "site":
@@ -99,6 +116,42 @@ def find_modules(
                     _shadows(findings.absent, path, search, places)
     _sort_installed(findings, installed, places)
     return findings
+
+
+def _add_missing(findings: ModuleFindings, log: AgentLog, places: Places) -> None:
+    """Modules that were asked for and are nowhere: installing one later would change what the code does."""
+    there = set(sys.stdlib_module_names)
+    for entry in log.sys_path:
+        with contextlib.suppress(OSError):
+            there |= {name.partition(".")[0] for name in os.listdir(entry)}
+    for name in {name.partition(".")[0] for name in log.imports} - there:
+        if name.startswith(("_", _OWN_PREFIX)):
+            continue
+        for distribution in _OTHER_NAMES.get(name, name).split():
+            findings.distributions.setdefault(distribution, NOT_INSTALLED)
+        for directory in places.site_directories:
+            findings.absent |= {f"{directory}/{name}", f"{directory}/{name}.py"}
+    user_site = log.facts.get("user_site")
+    if user_site and user_site not in log.sys_path:
+        findings.absent.add(normalise(user_site))
+
+
+def _add_stale(findings: ModuleFindings, log: AgentLog, shared: Iterable[Record], places: Places) -> None:
+    executable, prefix = str(log.facts.get("executable") or ""), log.facts.get("pycache_prefix")
+    for record in (*log.records, *shared):
+        if (
+            record.kind == Kind.OPEN
+            and not record.flags
+            and record.path.endswith(".pyc")
+            and record.type != ABSENT
+        ):
+            bytecode = normalise(record.path)
+            source = source_of_bytecode(bytecode, prefix)
+            known = source == bytecode or source in findings.stale or not places.is_ours(source)
+            if known or not (os.path.isfile(source) and os.path.isfile(bytecode)):
+                continue
+            if is_stale(bytecode, source, executable):
+                findings.stale.add(source)
 
 
 def _sources(log: AgentLog, shared: Iterable[Record]) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,7 @@ from lichen.runs.trace.collect import Evidence, collect_trace
 from lichen.runs.trace.inotify import DirectoryWatch
 from lichen.runs.trace.literals import likely_directories
 from lichen.runs.trace.preload import build_library, preloaded_environment, prepare_log
+from lichen.runs.trace.presence import Presence
 from lichen.runs.trace.procfs import ProcessLook
 from lichen.runs.trace.trace import Trace
 
@@ -101,6 +102,7 @@ class Tracer:
         self._base: dict[str, str] = {}
         self._watch = DirectoryWatch()
         self._look = ProcessLook()
+        self._presence: Presence | None = None
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment the command must be started with.
@@ -142,6 +144,8 @@ class Tracer:
             if "preload" not in self.means and self.command:
                 roots += likely_directories(self.command, os.getcwd(), roots)
             self._watch.start(roots)
+            if "preload" not in self.means:
+                self._presence = Presence.announce(roots)
 
     def poll(self) -> None:
         """Look at the live processes; call it now and then while the command runs."""
@@ -171,6 +175,7 @@ class Tracer:
                 run_directory=self.run_directory,
                 watch=self._watch,
                 look=self._look,
+                has_company=self._presence is not None and self._presence.withdraw(),
             )
             self._hand_up()
             return collect_trace(evidence)

@@ -356,7 +356,11 @@ class Agent:
 
     def hello(self, *, forked: bool) -> None:
         """Say which process this is and in which Python it runs."""
+        site = sys.modules.get("site")
         facts = {
+            "user_site": getattr(site, "USER_SITE", None)
+            if getattr(site, "ENABLE_USER_SITE", None)
+            else None,
             "pid": posix.getpid(),
             "ppid": posix.getppid(),
             "forked": forked,
