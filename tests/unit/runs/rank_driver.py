@@ -22,6 +22,8 @@ def main() -> None:
     decision = meeting.agree(f"proposed by {rank.index}")
     time.sleep(float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
     if rank.is_first:
+        while len(list((meeting.path / "announced").iterdir())) < rank.count:
+            time.sleep(0.01)  # in this test all of them come
         joined = meeting.collect(20)
         meeting.close("run-0", joined)
         said = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,11 @@ def test_a_process_started_by_a_run_finds_it(tmp_path: Path) -> None:
     mark(environment, "run-1", tmp_path)
     code = "from lichen.runs.nested import surrounding_run; print(surrounding_run())"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == str(SurroundingRun("run-1", tmp_path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,7 +286,10 @@ def test_no_descriptor_of_ours_reaches_the_command(supervised: Supervised) -> No
 
 
 def test_signal_dispositions_and_mask_are_those_of_a_plain_start(supervised: Supervised) -> None:
-    command = ("grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status")
+    # By its full path, as the supervisor is: Python starts the two the same way only then.
+    grep = shutil.which("grep")
+    assert grep is not None
+    command = (grep, "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status")
     alone = execute(command, capture_output=True).stdout
     assert supervised.run(*command).stdout == alone
 
@@ -320,7 +324,7 @@ for name in sys.argv[1].split(","):
 print("ready", flush=True)
 while sum(counts.values()) < int(sys.argv[2]):
     signal.pause()
-end = time.monotonic() + 0.3
+end = time.monotonic() + 0.15
 while time.monotonic() < end:
     time.sleep(0.05)
 sys.exit(10 + max(counts.values()))
@@ -383,6 +387,19 @@ def test_the_mask_and_the_handlers_are_put_back() -> None:
     supervise(["true"])
     after = (signal.pthread_sigmask(signal.SIG_BLOCK, ()), [signal.getsignal(n) for n in range(1, 32)])
     assert after == before
+
+
+def test_nothing_is_left_open_or_running() -> None:
+    def left() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    supervise(["true"]).close()  # what is imported and opened once
+    before = left()
+    for command in (["true"], ["sh", "-c", "echo x; echo y >&2; exit 1"], ["no-such-command-here"]):
+        supervise(command, account=PlainAccount()).close()
+    with pytest.raises(UsageError):
+        supervise([])
+    assert left() == before
 
 
 def test_supervision_works_beside_the_main_thread() -> None:
