@@ -172,7 +172,8 @@ def hit_line(result: RunResult, now_unix_ms: int) -> str:
         )
     if result.outputs:
         told.append(f"{plural(len(result.outputs), 'output')} in place")
-    told.append("receipt verified")
+    if result.receipt is not None:
+        told.append("receipt verified")
     return f"answered from entry {result.record} by {result.author}{age}: {'; '.join(told)}"
 
 

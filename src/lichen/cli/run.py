@@ -113,7 +113,8 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     request = build_request(command, options, project)
     with invocation.workspace(options["ledger"], project=project) as workspace:
         trust = workspace.user.get_list("reuse.trust")
-        narrator = TerminalNarrator(invocation.output, quiet=options["quiet"], trust=trust)
+        quiet = options["quiet"] or _is_later_rank()
+        narrator = TerminalNarrator(invocation.output, quiet=quiet, trust=trust)
         if not _open_ledger(workspace, narrator):
             _run_unrecorded(invocation, request)
         if options["estimate"]:
@@ -127,6 +128,14 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     if result.outcome is not None:
         _leave(invocation, result.outcome)
     return result.exit_status
+
+
+def _is_later_rank() -> bool:
+    """Say whether another process of the same distributed run speaks for all of them."""
+    from lichen.runs.ranks import detect_rank
+
+    rank = detect_rank()
+    return rank is not None and not rank.is_first
 
 
 def _answer_or_run(workspace: Workspace, request: RunRequest, narrator: TerminalNarrator) -> RunResult:

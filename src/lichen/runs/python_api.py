@@ -332,6 +332,7 @@ class Run:
         self, error: BaseException | None, measurement: Measurement | None, duration_seconds: float
     ) -> None:
         from lichen.runs.metrics import collect_metrics, misses_target
+        from lichen.runs.nested import NestedRun, leave_note, surrounding_run
         from lichen.runs.observe import Reason
         from lichen.runs.recording import write_down
         from lichen.runs.request import RunResult
@@ -360,10 +361,14 @@ class Run:
             missed_target=missed,
         )
         detail = _detail(self._request.argv, self._started_ns, self._rows, observation)
-        parent = os.environ.get("LICHEN_RUN_ID")
-        write_down(
-            workspace, self._request, observation, detail, self.result, _LogNarrator(self.name), parent=parent
-        )
+        surrounding = surrounding_run()
+        parent = surrounding.run_id if surrounding is not None else None
+        narrator = _LogNarrator(self.name)
+        write_down(workspace, self._request, observation, detail, self.result, narrator, parent=parent)
+        if surrounding is not None:
+            name = f"run-{os.getpid()}-{self._started_ns}"
+            note = NestedRun(name, self.result.status, self.result.record, measurement.to_record())
+            leave_note(surrounding, note)
 
     def _observe(self) -> Observation:
         from lichen.runs.observe import Reason, observe

@@ -163,7 +163,7 @@ def test_an_answer_that_is_there_is_told_without_taking_it() -> None:
 def result(**more: object) -> RunResult:
     given: dict[str, object] = {
         "status": "trained", "exit_status": 0, "record": 12, "reusable": True, "metrics": {"accuracy": 0.951},
-        "author": "hospital-a", "outputs": ["a", "b"], **more,
+        "author": "hospital-a", "outputs": ["a", "b"], "receipt": "c2sp.org/tlog-proof@v1", **more,
     }  # fmt: skip
     return RunResult(**given)  # type: ignore[arg-type]
 
