@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lichen.runs.trace.trace import Trace
     from lichen.runs.workspace import Workspace
 
-__all__ = ["train"]
+__all__ = ["Watched", "train"]
 
 _STDOUT_KEPT_BYTES = 4 * 1024 * 1024
 
@@ -179,14 +179,15 @@ def _watch(
     meter = None
     try:
         meter = Meter(
-            zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone")
+            zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone"),
+            background=False,
         ).start()
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
     outcome = supervise(
         command.argv,
         environment=environment,
-        account=TreeAccount(),
+        account=TreeAccount(on_poll=meter.poll if meter is not None else None),
         tracer=tracer,
         capture_directory=scratch,
         stdin="auto" if stdin is None else stdin,
@@ -256,7 +257,7 @@ def _describe(
     for warning in warnings:
         narrator.warning(warning)
     status, missed = _status(request, outcome, metrics)
-    _judge(observation, status, outcome)
+    _judge(observation, status, watched)
     reasons = [(reason.code, reason.text) for reason in observation.reasons]
     result = RunResult(
         status=status,
@@ -282,10 +283,11 @@ def _describe(
     return result
 
 
-def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
-    """Add the reasons that do not come from the trace."""
+def _judge(observation: Observation, status: str, watched: Watched) -> None:
+    """Add the reasons that do not come from the trace alone."""
     from lichen.runs.observe import Reason
 
+    outcome = watched.outcome
     if status == "failed":
         observation.reasons.insert(
             0, Reason("exit-status", f"the command ended with status {outcome.exit_status}")
@@ -296,6 +298,10 @@ def _judge(observation: Observation, status: str, outcome: Outcome) -> None:
         observation.reasons.append(Reason("still-running", "a process of the run is still running"))
     if outcome.stdin.kind == "pipe" and outcome.stdin.size_bytes and not outcome.stdin.complete:
         observation.reasons.append(Reason("partial", "standard input was not read to its end"))
+    if watched.trace.stdin_used and outcome.stdin.kind == "terminal":
+        observation.reasons.append(Reason("partial", "somebody at the terminal was asked for input"))
+    if watched.trace.stdin_used and outcome.stdin.kind == "file" and outcome.stdin.path is None:
+        observation.reasons.append(Reason("partial", "standard input was a file that has no name any more"))
 
 
 def _detail(request: RunRequest, observation: Observation, watched: Watched, stdout: bytes) -> bytes:
