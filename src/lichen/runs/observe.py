@@ -151,6 +151,13 @@ class _Observer:
             self.data[name] = digest
             self.data_sizes[name] = info.st_size
 
+    def stood_before(self, path: str) -> bool:
+        """Say whether a file is as it was before the run."""
+        try:
+            return Path(path).stat().st_ctime_ns < self.started_ns - _CLOCK_SLACK_NS
+        except OSError:
+            return False
+
     def _take_absent(self, access: Access, name: str) -> None:
         self.absent.add(name)
         if not access.detail and self.surroundings.presence_of(name) != MISSING:
@@ -260,7 +267,7 @@ def observe(
             observer.take_input(path, project.name_of(path), None, is_code=False)
     _take_declared_outputs(observer, outputs)
     _take_stdin(observer, trace)
-    for reason in trace.reasons if not trace.complete else ():
+    for reason in () if trace.complete else trace.reasons or ("the trace is not complete",):
         observer.blame("partial", reason)
     for peer in trace.network[:3]:
         observer.blame("network", f"the run talked to {peer}")
@@ -271,6 +278,7 @@ def observe(
 
 
 def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> None:
+    """Take declared outputs that no trace saw written; what an earlier run left there is not this run's."""
     project = observer.surroundings.project
     for path in declared:
         found = _files_below([path])
@@ -280,8 +288,15 @@ def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> No
             )
         for file in found:
             name = project.name_of(file)
-            if name not in observer.outputs and name not in observer.data and not project.is_ignored(file):
-                observer.take_output(file, name)
+            if name in observer.outputs or name in observer.data or project.is_ignored(file):
+                continue
+            if observer.stood_before(file):
+                if file == path:
+                    observer.blame(
+                        "declared-output-missing", f"{name} was there before and was not made anew"
+                    )
+                continue
+            observer.take_output(file, name)
 
 
 def _take_stdin(observer: _Observer, trace: Trace) -> None:

@@ -27,6 +27,7 @@ from lichen.runs.observe import Observation, observe
 from lichen.runs.recording import write_down
 from lichen.runs.request import RunResult
 from lichen.runs.secrets import mask_secrets
+from lichen.runs.surroundings import STDIN
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
@@ -298,10 +299,12 @@ def _judge(observation: Observation, status: str, watched: Watched) -> None:
         observation.reasons.append(Reason("still-running", "a process of the run is still running"))
     if outcome.stdin.kind == "pipe" and outcome.stdin.size_bytes and not outcome.stdin.complete:
         observation.reasons.append(Reason("partial", "standard input was not read to its end"))
-    if watched.trace.stdin_used and outcome.stdin.kind == "terminal":
-        observation.reasons.append(Reason("partial", "somebody at the terminal was asked for input"))
-    if watched.trace.stdin_used and outcome.stdin.kind == "file" and outcome.stdin.path is None:
-        observation.reasons.append(Reason("partial", "standard input was a file that has no name any more"))
+    unseen = {
+        "terminal": "somebody at the terminal was asked for input",
+        "file": "standard input was a file that has no name any more",
+    }.get(outcome.stdin.kind)
+    if watched.trace.stdin_used and unseen is not None and STDIN not in observation.manifest.data:
+        observation.reasons.append(Reason("partial", unseen))
 
 
 def _detail(request: RunRequest, observation: Observation, watched: Watched, stdout: bytes) -> bytes:

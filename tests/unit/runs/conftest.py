@@ -14,6 +14,7 @@ import pytest
 from lichen.encoding.base import b64u
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
 from lichen.runs.command import Command
+from lichen.runs.concealment import Concealer
 from lichen.runs.config import UserConfig
 from lichen.runs.interpreter import Interpreter
 from lichen.runs.lookup import Answer, Nearest, ReusePolicy, look_up
@@ -82,6 +83,7 @@ class Clinic:
         monkeypatch.setenv("LICHEN_MEMBER", "ada")
         create_ledger(self.directory, name="clinic", access=access, member="ada", user=UserConfig.read())
         self.project = Project.find(self.root)
+        self.write("train.py", "print('done')\n")
 
     # who
 
@@ -162,6 +164,7 @@ class Clinic:
             interpreter,
             dict(environ or {}),
             stdin,
+            Concealer(self.workspace().group_key),
         )
 
     def command(self, *words: str, seeds: Sequence[str] = (), project: Project | None = None) -> Command:
@@ -218,9 +221,6 @@ class Clinic:
     ) -> RunResult:
         """Record a run that read and wrote these files; the written ones are really written."""
         words = words or ("python", "train.py")
-        script = self.root / "train.py"
-        if not script.exists():
-            self.write("train.py", "print('done')\n")
         seen = [self.access("read", name) for name in reads]
         surroundings = surroundings or self.surroundings()
         started_ns = self.start()
