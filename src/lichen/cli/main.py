@@ -157,6 +157,7 @@ def _run(table: CommandTable, args: list[str], extra: dict[str, Any]) -> int:
         return _end_of_reader()
     except (KeyboardInterrupt, click.Abort, EOFError):
         sys.stderr.write("\nlichen: interrupted\n")
+        sys.stderr.flush()
         return 130
     except Exception as error:
         return _fail(error, args, invocation)

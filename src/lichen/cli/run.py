@@ -116,7 +116,7 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
         quiet = options["quiet"] or _is_later_rank()
         narrator = TerminalNarrator(invocation.output, quiet=quiet, trust=trust)
         if not _open_ledger(workspace, narrator):
-            _run_unrecorded(invocation, request)
+            _run_unrecorded(invocation, request, report, narrator)
         if options["estimate"]:
             return _estimate(workspace, request, narrator)
         check_admitted(workspace)
@@ -239,12 +239,21 @@ def _open_ledger(workspace: Workspace, narrator: TerminalNarrator) -> bool:
     return True
 
 
-def _run_unrecorded(invocation: Invocation, request: RunRequest) -> NoReturn:
+def _run_unrecorded(
+    invocation: Invocation, request: RunRequest, report: Path | None, narrator: TerminalNarrator
+) -> NoReturn:
+    """Run the command as it would run without Lichen."""
+    from lichen.runs.request import RunResult
     from lichen.runs.supervise import supervise
 
     outcome = supervise(request.argv)
     if outcome.start_error is not None:
         invocation.output.note(outcome.start_error)
+    if report is not None:
+        finished = outcome.exit_status == 0 or request.exit_ok
+        status = "interrupted" if outcome.interrupted else "trained" if finished else "failed"
+        result = RunResult(status, outcome.exit_status, duration_seconds=outcome.duration_seconds)
+        _write_report(report, result, narrator)
     _leave(invocation, outcome)
 
 

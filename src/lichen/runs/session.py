@@ -186,12 +186,15 @@ def _try_ledger(
             outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
             try:
                 return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
-            except (UsageError, StorageError):
-                raise  # the outputs may not, or cannot, be put where they belong: the same would befall a new run
-            except Exception as error:  # an answer that does not hold is none
-                narrator.warning(
-                    f"entry {answer.run.index} has an answer that is not taken: {_in_words(error)}"
-                )
+            except StorageError:
+                raise  # the outputs cannot be put where they belong: the same would befall a new run
+            except Exception as error:
+                # An answer that does not hold is none. One that may not be put back stops one's own request, whose
+                # outputs are where they should not be; what others have published must never stop a command.
+                if isinstance(error, UsageError) and answer.run.member == workspace.member:
+                    raise
+                author = f"entry {answer.run.index} by {answer.run.member}"
+                narrator.warning(f"{author} has an answer that is not taken: {_in_words(error)}")
                 return None
     if tell:
         narrator.missed(answer, nearest, estimate)

@@ -121,11 +121,13 @@ def test_a_ledger_in_no_state_to_be_used_is_told_and_the_command_runs(
     terminal.type("run", "--", *TRAIN)
     (terminal.directory / "model.pkl").unlink()
     damage(terminal.directory / ".lichen" / "ledger.sqlite")
-    done = terminal.type("run", "--", *TRAIN)
+    done = terminal.type("run", "--report", "report.json", "--", *TRAIN)
     assert done.stdout == "acc: 0.910 on 50 rows\n"
     assert "warning: this run is neither answered nor recorded" in done.stderr
     assert word in done.stderr
     assert (terminal.directory / "model.pkl").exists()
+    told = json.loads((terminal.directory / "report.json").read_text())
+    assert (told["status"], told["record"], told["reusable"]) == ("trained", None, False)
     assert word in complaint(terminal, "log", expect=3)
 
 

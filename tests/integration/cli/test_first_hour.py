@@ -177,10 +177,17 @@ def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, t
     offered = bob.type("run", "--estimate", "--metrics", "metrics.json", "--", "python", "train.py")
     assert "lichen config set reuse.trust ada" in offered.stderr
     bob.type("config", "set", "reuse.trust", "ada")
+    undeclared = bob.type(*RUN, "--estimate", "--", "python", "train.py")
+    assert "the ledger has the answer" in undeclared.stderr
     bob.type(*RUN, "--out", "model.pkl", "--out", "metrics.json", "--", "python", "train.py")
     told = report(bob)
     assert (told["status"], told["author"], told["record"]) == ("hit", "ada", first["record"])
     assert (bob.directory / "model.pkl").exists()
+    (bob.directory / "model.pkl").unlink()
+    alone = bob.type(*RUN, "--", "python", "train.py")  # outputs not declared: another's answer stops nothing
+    assert "not taken" in alone.stderr
+    assert "--out" in alone.stderr
+    assert report(bob)["status"] == "trained"
 
 
 def test_one_key_replaces_another_and_old_receipts_stand(terminal: Terminal) -> None:
