@@ -64,7 +64,6 @@ class _Opened:
     time_ns: int
     stat: StatKey | None
     created: bool = False
-    truncated: bool = False
     written: bool = False
     read: bool = False
 
@@ -218,8 +217,6 @@ class DirectoryWatch:
         else:
             if seen is None:
                 seen = self._files[path] = _Opened(now, _state(path))
-            if mask & _MODIFY and not seen.read and not seen.written:
-                seen.truncated = True  # an open that truncates is told as a change before the open
             if mask & _OPEN:
                 seen.read = True
             if mask & _CLOSE_WRITE or (mask & _MODIFY and seen.read):
@@ -256,25 +253,13 @@ class DirectoryWatch:
         for path, now in self._moves.values():
             found.append(Record(now, Kind.DELETE, path, 8, 0, None, "", "inotify"))
         for path, seen in self._files.items():
-            if seen.written or seen.created:
-                existed = not seen.created
-                flags = Flag.WRITE_ONLY | Flag.CREATE
-                if seen.created or seen.truncated:
-                    flags |= Flag.TRUNCATE
-                else:
-                    flags = Flag.READ_WRITE
-                type_ = (8 if seen.stat else UNKNOWN) if existed else ABSENT
+            if seen.created:
+                made = Flag.WRITE_ONLY | Flag.CREATE | Flag.TRUNCATE
+                found.append(Record(seen.time_ns, Kind.OPEN, path, ABSENT, made, None, "", "inotify"))
+            elif seen.written:  # replaced, added to or changed in place: the events are the same
+                type_ = 8 if seen.stat else UNKNOWN
                 found.append(
-                    Record(
-                        seen.time_ns,
-                        Kind.OPEN,
-                        path,
-                        type_,
-                        flags,
-                        seen.stat if existed else None,
-                        "",
-                        "inotify",
-                    )
+                    Record(seen.time_ns, Kind.OPEN, path, type_, Flag.READ_WRITE, seen.stat, "", "inotify")
                 )
             elif seen.read:
                 found.append(

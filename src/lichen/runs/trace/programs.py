@@ -51,7 +51,6 @@ WHOLE_ENVIRONMENT = frozenset(
 LOCALE_SENSITIVE = frozenset("sort ls join comm uniq tr grep egrep sed awk gawk mawk cut fold".split())
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?d?$")
-_ISOLATING = re.compile(r"-[a-zA-Z]*[IES]")
 _INFORMING = frozenset(
     ("-V", "-VV", "--version", "-h", "--help", "-?", "--help-env", "--help-xoptions", "--help-all")
 )
@@ -100,13 +99,24 @@ def kind_of_program(path: str) -> ProgramKind:
 
 def is_isolated(argv: Sequence[str]) -> str:
     """Return the option by which a Python command line keeps the agent out, empty when there is none."""
-    for word in argv[1:]:
-        if not word.startswith("-") or word in ("-", "-c", "-m"):
+    words = iter(argv[1:])
+    for word in words:
+        if not word.startswith("-") or word == "-":
             break
-        if _ISOLATING.fullmatch(word) or (not word.startswith("--") and _ISOLATING.match(word)):
-            return word
-        if word.startswith(("-c", "-m")):
-            break
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                next(words, "")
+            continue
+        letters = word[1:]
+        for position, letter in enumerate(letters):
+            if letter in "IES":
+                return word
+            if letter in "cm":
+                return ""
+            if letter in "WX":  # takes the rest of the word, or the next one
+                if position == len(letters) - 1:
+                    next(words, "")
+                break
     return ""
 
 

@@ -1,0 +1,95 @@
+"""Whose file is it?"""
+
+from __future__ import annotations
+
+import pytest
+
+from lichen.runs.trace.places import Places, normalise
+
+
+@pytest.fixture
+def places() -> Places:
+    found = Places(
+        "/opt/conda/work/project",
+        ["/opt/conda/work/project/.cache/lichen"],
+        {"HOME": "/home/ann", "TMPDIR": "/scratch/tmp"},
+    )
+    found.add_interpreter(
+        ("/opt/conda", "/usr"),
+        "/opt/conda/lib/python3.12/",
+        [
+            "/opt/conda/lib/python3.12/site-packages",
+            "/home/ann/.local/lib/python3.12/site-packages",
+            "/home/ann/vendor/site-packages",
+        ],
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/opt/conda/work/project/train.py", "project"),
+        ("/opt/conda/work/project/.lichen/ledger.sqlite", "own"),
+        ("/opt/conda/work/project/.cache/lichen/x", "own"),
+        ("/opt/conda/work/project/pkg/__pycache__/a.pyc", "bytecode"),
+        ("/opt/conda/lib/python3.12/json/__init__.py", "interpreter"),
+        ("/opt/conda/lib/python3.12/site-packages/numpy/__init__.py", "site"),
+        ("/home/ann/.local/lib/python3.12/site-packages/x.py", "site"),
+        ("/home/ann/vendor/site-packages/x.py", "other"),
+        ("/opt/conda/data/set.csv", "other"),
+        ("/usr/lib/x86_64-linux-gnu/libc.so.6", "system"),
+        ("/usr/local/share/data.csv", "other"),
+        ("/etc/passwd", "system"),
+        ("/etc/ssl/certs/ca.pem", "system"),
+        ("/etc/model/settings.yaml", "other"),
+        ("/run/media/ann/stick/data.csv", "other"),
+        ("/var/data/x", "other"),
+        ("/dev/shm/sem.mp-1", "temporary"),
+        ("/dev/null", "device"),
+        ("/proc/cpuinfo", "device"),
+        ("/scratch/tmp/x", "temporary"),
+        ("/tmp/x", "temporary"),
+        ("/home/ann/.config/lichen/keys/default.key", "own"),
+        ("/home/ann/.cache/matplotlib/fontlist-v390.json", "cache"),
+        ("/home/ann/.cache/huggingface/hub/model.bin", "other"),
+    ],
+)
+def test_places(places: Places, path: str, place: str) -> None:
+    found = places.of(path)
+    if place == "cache":
+        assert not places.is_ours(path)
+    else:
+        assert found == place
+        assert places.is_ours(path) == (place in ("project", "other", "temporary"))
+
+
+def test_a_virtual_environment_in_the_project_is_not_the_project() -> None:
+    places = Places("/p", [], {})
+    places.add_interpreter(
+        ("/p/.venv", "/usr"), "/usr/lib/python3.11", ["/p/.venv/lib/python3.11/site-packages"]
+    )
+    assert places.of("/p/.venv/lib/python3.11/site-packages/a.py") == "site"
+    assert places.of("/p/.venv/pyvenv.cfg") == "interpreter"
+    assert places.of("/p/a.py") == "project"
+
+
+def test_bytecode_kept_apart(places: Places) -> None:
+    places.add_bytecode_tree("/home/ann/bytecode")
+    assert places.of("/home/ann/bytecode/opt/conda/work/project/a.cpython-312.pyc") == "bytecode"
+
+
+@pytest.mark.parametrize(
+    ("path", "tidy"),
+    [
+        ("/a/b", "/a/b"),
+        ("/a//b", "/a/b"),
+        ("/a/./b/", "/a/b"),
+        ("//a", "/a"),
+        ("/a/.hidden", "/a/.hidden"),
+        ("/a/.", "/a"),
+        ("/", "/"),
+    ],
+)
+def test_normalise(path: str, tidy: str) -> None:
+    assert normalise(path) == tidy
