@@ -44,6 +44,9 @@ SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 BUSY_TIMEOUT_SECONDS: Final = 60.0
 WAL_PAGES_MAX: Final = 1_000  # (= 4 MB) then SQLite copies the write-ahead log into the file
 CACHE_SIZE_KIB: Final = 16_384
+VALUE_BYTES_MAX: Final = (
+    2**28
+)  # (= 268435456) far beyond any row, so that a damaged length cannot take all memory
 HEADER_SIZE_BYTES: Final = 100
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
@@ -313,6 +316,7 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA cache_size=-{CACHE_SIZE_KIB}")
     connection.execute("PRAGMA foreign_keys=OFF")
     connection.execute("PRAGMA trusted_schema=OFF")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
 
 
 def _check_sqlite_version() -> None:
