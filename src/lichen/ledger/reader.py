@@ -142,9 +142,8 @@ class LedgerReader:
 
     @property
     def state(self) -> StateReader:
-        """The state after all entries, also those no seal covers yet, as contracts see it."""
-        with self._reading():
-            return self._log
+        """The state after all entries, also those no seal covers yet, as contracts see it; each look is a new one."""
+        return _LiveState(self)
 
     def state_get(self, contract: str, key: bytes) -> bytes | None:
         """Value of a key of the state after all entries, or None."""
@@ -243,3 +242,23 @@ class LedgerReader:
         with self._log.database.read() as connection:
             self._log.refresh()
             yield connection
+
+
+class _LiveState:
+    """A `StateReader` over a ledger that others may append to meanwhile."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+
+    @property
+    def size(self) -> int:
+        """Count of entries now."""
+        return self._reader.size
+
+    def get(self, contract: str, key: bytes) -> bytes | None:
+        """Value of a key now, or None."""
+        return self._reader.state_get(contract, key)
+
+    def record(self, index: int) -> Record | None:
+        """Record at an index; None when there is none, or it is a seal."""
+        return self._reader.record(index) if 0 <= index < self._reader.size else None

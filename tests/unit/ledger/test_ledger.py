@@ -270,6 +270,17 @@ class TestSealing:
         assert ledger.state_get("registry", key) == pending is not None
         assert other.state_get("registry", key) == pending
 
+    def test_the_live_state_follows_other_writers(self, site, ledger):
+        reader = site.open(read_only=True)
+        state = reader.state
+        statement = site.run(ledger)
+        index = ledger.append_signed(statement, site.alice, seal=True).index
+        key = b"exact/" + exact_fingerprint(statement.predicate["parts"])
+        assert state.get("registry", key) == ledger.state_get("registry", key) is not None
+        assert (state.size, state.record(index).kind) == (4, "run")
+        assert state.record(index + 1) is None
+        assert state.record(99) is None
+
 
 class TestReceipts:
     @pytest.mark.parametrize("count", [1, 2, 254, 255, 256, 257, 600])
