@@ -22,9 +22,9 @@ import click
 
 from lichen import errors
 from lichen.cli.errors import OTHER_STATUSES
+from lichen.cli.front_page import GROUPS
 from lichen.cli.help import EXIT_STATUS_LINE
-from lichen.cli.main import GROUPS
-from lichen.cli.main import main as lichen_command
+from lichen.cli.table import table as lichen_command
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"

@@ -18,8 +18,7 @@ Names are imported when they are first used, so that ``import lichen`` costs nex
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # a type checker takes it for true; importing it would cost more than all of this file
 if TYPE_CHECKING:
     from lichen.runs.ledger_handle import LedgerHandle, find
     from lichen.runs.ledger_handle import open_ledger as open
@@ -39,14 +38,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'lichen' has no attribute {name!r}")
     from importlib import import_module
 
     module, attribute = _HOMES[name]
-    value = getattr(import_module(module), attribute)
+    value: object = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
 

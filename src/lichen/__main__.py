@@ -1,6 +1,8 @@
 """``python -m lichen`` is `lichen`."""
 
+import sys
+
 from lichen.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

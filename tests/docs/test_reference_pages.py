@@ -10,7 +10,7 @@ import pytest
 import reference_pages
 
 from lichen import errors
-from lichen.cli.main import main as lichen_command
+from lichen.cli.table import table as lichen_command
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"

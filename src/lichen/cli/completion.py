@@ -23,8 +23,8 @@ def completion_command(invocation: Invocation, /, shell: str) -> None:
     """Print the completion script of a shell."""
     from click.shell_completion import get_completion_class
 
-    from lichen.cli.main import main
+    from lichen.cli.table import table
 
     kind = get_completion_class(shell)
     assert kind is not None
-    invocation.output.stdout.write(kind(main, {}, "lichen", "_LICHEN_COMPLETE").source() + "\n")
+    invocation.output.stdout.write(kind(table, {}, "lichen", "_LICHEN_COMPLETE").source() + "\n")

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from lichen.cli.errors import exit_statuses
-from lichen.cli.main import main
+from lichen.cli.table import table
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Terminal
@@ -87,9 +87,7 @@ def test_what_cannot_be_is_explained(
     monkeypatch.chdir(shared.directory)
     for name in ("LICHEN_HOME", "LICHEN_MEMBER"):
         monkeypatch.setenv(name, shared.environment[name])
-    done = CliRunner().invoke(
-        main, words
-    )  # in this process: none of these comes as far as to start a command
+    done = CliRunner().invoke(table, words)  # none of these comes as far as to start a command
     assert done.exit_code == expect, done.stderr
     assert expect in STATUSES
     assert done.stderr.startswith("lichen: ")

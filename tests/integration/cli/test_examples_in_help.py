@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lichen.cli.main import main
+from lichen.cli.table import table
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Terminal
@@ -36,7 +36,7 @@ def commands(group: click.Group, context: click.Context) -> Iterator[click.Comma
 
 
 def examples() -> Iterator[str]:
-    for command in commands(main, click.Context(main, info_name="lichen")):
+    for command in commands(table, click.Context(table, info_name="lichen")):
         text = (command.epilog or "").partition("Example")[2]
         for line in text.splitlines()[1:]:
             if line.startswith("  lichen") and not any(line[2:].startswith(start) for start in NOT_RUN):
@@ -91,7 +91,7 @@ def test_an_example_works(copied: Terminal, line: str, monkeypatch: pytest.Monke
     monkeypatch.chdir(copied.directory)
     monkeypatch.setenv("LICHEN_HOME", str(copied.home))
     monkeypatch.setenv("LICHEN_MEMBER", copied.member)
-    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    result = CliRunner().invoke(table, shlex.split(line)[1:])
     assert result.exit_code == 0, result.stderr
     if "--json" in line:
         assert all(
@@ -103,7 +103,7 @@ def test_an_example_works(copied: Terminal, line: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_is_one_the_shell_can_read(shell: str, tmp_path: Path) -> None:
     script = tmp_path / "script"
-    script.write_text(CliRunner().invoke(main, ["completion", shell]).stdout)
+    script.write_text(CliRunner().invoke(table, ["completion", shell]).stdout)
     assert "_LICHEN_COMPLETE" in script.read_text()
     if shutil.which(shell):
         subprocess.run([shell, "-n", str(script)], check=True, capture_output=True)

@@ -12,27 +12,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lichen import __version__
-from lichen.cli.main import GROUPS, main
+from lichen.cli.front_page import GROUPS, front_page
+from lichen.cli.main import main
+from lichen.cli.table import table
 
 COMMANDS = {name: what for commands in GROUPS.values() for name, (_, what) in commands.items()}
-HEAVY = (
-    "cryptography",
-    "sqlite3",
-    "asyncio",
-    "subprocess",
-    "dataclasses",
-    "json",
-    "lichen.runs",
-    "lichen.ledger",
-)
+HEAVY = ("cryptography", "sqlite3", "asyncio", "subprocess", "lichen.runs", "lichen.ledger")
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
+    return CliRunner().invoke(table, list(words))
 
 
 def load(name: str) -> click.Command:
-    command = main.get_command(click.Context(main), name)
+    command = table.get_command(click.Context(table), name)
     assert command is not None
     return command
 
@@ -56,17 +49,43 @@ def test_help_shows_every_command_in_its_group() -> None:
         assert what in shown
 
 
-def test_help_loads_no_command_and_nothing_heavy() -> None:
+def modules_loaded_by(words: list[str]) -> set[str]:
     code = (
         "import sys\nfrom lichen.cli.main import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+        f"try:\n    main({words!r})\nfinally:\n    print(*sys.modules, sep='\\n', file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stderr.split())
-    assert "lichen.cli.main" in loaded
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [], ["--version"]], ids=" ".join)
+def test_the_front_page_imports_nothing(words: list[str]) -> None:
+    own = {name for name in modules_loaded_by(words) if name.startswith("lichen.")}
+    assert own <= {"lichen.cli", "lichen.cli.main", "lichen.cli.front_page"}
+    assert not modules_loaded_by(words) & {"click", "re", "typing"}
+
+
+def test_a_command_loads_itself_alone_and_nothing_heavy() -> None:
+    loaded = modules_loaded_by(["help", "references"])
+    assert "lichen.cli.topics" in loaded
     assert not loaded & set(HEAVY)
     commands = {f"lichen.cli.{module}" for group in GROUPS.values() for module, _ in group.values()}
-    assert not loaded & commands
+    assert loaded & commands == {"lichen.cli.topics"}
+
+
+def test_the_front_page_is_the_help_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == front_page() == run("--help").output
+    assert shown.isascii()
+    assert max(map(len, shown.splitlines())) <= 82
+
+
+def test_a_front_page_nobody_reads_is_no_error() -> None:
+    command = f"set -o pipefail; {sys.executable} -m lichen | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
 
 
 def test_no_arguments_show_the_help() -> None:

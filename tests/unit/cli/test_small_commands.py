@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lichen.cli.errors import exit_statuses
-from lichen.cli.main import main
+from lichen.cli.table import table
 from lichen.cli.topics import TOPICS
 
 
 def run(*words: str, expect: int = 0) -> Result:
-    done = CliRunner().invoke(main, list(words))
+    done = CliRunner().invoke(table, list(words))
     assert done.exit_code == expect, done.stderr
     return done
 
