@@ -260,7 +260,7 @@ class Members:
             _reject(
                 "duplicate-key",
                 f"key {key.key_id.hex()} belongs to {known.member!r} already",
-                "make a new key: `lichen key new`",
+                "make a new key: `lichen key make`",
             )
         if target is not None and len(target.keys) >= KEY_COUNT_MAX:
             _reject("too-many-keys", f"a member has at most {KEY_COUNT_MAX} keys in its life")
