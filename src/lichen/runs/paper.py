@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["LifeCycle", "life_cycle", "paper_report"]
 
 
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "%": r"\%", "±": r"$\pm$", "µ": r"$\mu$", "_": r"\_", "#": r"\#", "&": r"\&", "$": r"\$",
+        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\ldots{}",
+    }
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class LifeCycle:
     """What all the work behind a result cost.
@@ -196,9 +204,7 @@ def paper_report(workspace: Workspace, reference: str | None, zone: str | None, 
         return "\n".join(["### Energy and carbon of this work", "", *(f"- {line}" for line in lines)])
     text = " ".join(lines)
     if form == "latex":
-        for plain, escaped in (("%", r"\%"), ("±", r"$\pm$"), ("_", r"\_"), ("#", r"\#"), ("&", r"\&")):
-            text = text.replace(plain, escaped)
-        return "\\paragraph{Energy and carbon.} " + text
+        return "\\paragraph{Energy and carbon.} " + text.translate(_LATEX)
     return text
 
 
@@ -210,7 +216,7 @@ def _sentences(cycle: LifeCycle) -> list[str]:
     boundaries = ", ".join(sorted(cycle.boundaries))
     energy = format_energy(cycle.energy_joules, cycle.relative_u95)
     lines = [
-        f"The work reported here ({cycle.subject}: {cycle.run_count} runs, {finished} successful, {other} failed, interrupted or below "
+        f"The work reported here ({cycle.subject}: {cycle.run_count} {'run' if cycle.run_count == 1 else 'runs'}, {finished} successful, {other} failed, interrupted or below "
         f"target) consumed {energy} ({kilowatt_hours:.3g} kWh; 95 % interval) in {format_duration(cycle.duration_seconds)} of computing "
         f"on {', '.join(cycle.devices)}; {format_energy(cycle.failed_joules)} of it went into runs without a usable result.",
         f"Energy was measured by: {methods}; boundary: {boundaries}.",
