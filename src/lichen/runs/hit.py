@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
-from lichen.errors import LichenError, NotFoundError, Rejected, VerificationError
+from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, VerificationError
 from lichen.runs.record import outputs_digest, reuse_statement
 from lichen.runs.request import RunResult
 from lichen.runs.restore import plan_restore, restore
 
 if TYPE_CHECKING:
-    from lichen.runs.lookup import Answer
+    from lichen.encoding.statement import Statement
+    from lichen.runs.lookup import Answer, EarlierRun
     from lichen.runs.manifest import Manifest
     from lichen.runs.request import Narrator, RunRequest
     from lichen.runs.workspace import Workspace
@@ -26,7 +28,8 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     """Verify that an answer is in the ledger as it was told.
 
     Checks the inclusion of the entry under the signed checkpoint, the author's signature, the state's count for the
-    fingerprint, and that the manifest's outputs are those the entry names.
+    fingerprint, that the query table says what the entry says, and that the manifest is the one the entry names, with
+    its outputs.
 
     Returns:
         Text of the receipt.
@@ -34,6 +37,7 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     Raises:
         VerificationError: Something does not hold.
     """
+    from lichen.encoding.statement import Statement
     from lichen.ledger.receipt import verify_receipt
 
     run, manifest = answer.run, answer.manifest
@@ -46,14 +50,33 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     standing = ledger.state_receipt("registry", b"exact/" + run.exact)
     if verify_receipt(standing, log_key, ledger.origin).value is None:
         raise VerificationError(f"the state has no run with the fingerprint of entry {run.index}")
-    _check_outputs(workspace, run.index, manifest)
+    statement = Statement.from_bytes(ledger.entry(run.index).payload)
+    _check_row(run, statement)
+    _check_manifest(workspace, run.index, statement, manifest)
     return receipt.to_text()
 
 
-def _check_outputs(workspace: Workspace, index: int, manifest: Manifest) -> None:
-    from lichen.encoding.statement import Statement
+def _check_row(run: EarlierRun, statement: Statement) -> None:
+    """Make sure that the query table, which nobody signed, says what the entry says."""
+    said = statement.predicate
+    signed = (
+        said["member"],
+        said["reusable"],
+        said["manifest"],
+        said.get("exit_status"),
+        dict(said["metrics"]),
+    )
+    if signed != (run.member, run.reusable, run.manifest_cid, run.exit_status, dict(run.metrics)):
+        raise VerificationError(
+            f"the query tables say something else of entry {run.index} than the entry itself",
+            expected=str(signed)[:200],
+            calculated=str((run.member, run.reusable, run.manifest_cid))[:200],
+            remedy="Somebody changed the ledger's file: check it with `lichen verify`, and use --rerun.",
+        )
 
-    statement = Statement.from_bytes(workspace.ledger.entry(index).payload)
+
+def _check_manifest(workspace: Workspace, index: int, statement: Statement, manifest: Manifest) -> None:
+    """Make sure that a manifest names the outputs and the work that the entry names."""
     named = {subject.name: subject.sha256 for subject in statement.subjects}
     if "outputs" in named:
         held = named["outputs"] == outputs_digest(manifest)
@@ -143,7 +166,10 @@ def _replay(workspace: Workspace, manifest: Manifest, narrator: Narrator) -> Non
 
     recorded = workspace.detail(manifest).get("stdout")
     if isinstance(recorded, str):
-        narrator.replayed(filter_escapes(b64u_decode(recorded)))
+        with contextlib.suppress(
+            BrokenPipeError, EncodingError
+        ):  # the answer stands, whoever reads its output
+            narrator.replayed(filter_escapes(b64u_decode(recorded)))
 
 
 def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrator) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lichen.errors import EncodingError, KeyFileError, NotALedgerError, NotFoundError, StorageError
+from lichen.errors import KeyFileError, LichenError, NotALedgerError
 from lichen.runs.config import UserConfig, lichen_home
 from lichen.runs.local_index import LocalIndex
 from lichen.runs.manifest import Manifest
@@ -269,7 +269,7 @@ class Workspace:
         """Read the deletable detail of a run: command line as typed, output, host.
 
         Returns:
-            The detail, or an empty table when it was deleted or never written.
+            The detail, or an empty table when it was deleted, damaged or never written.
         """
         import json
 
@@ -277,6 +277,6 @@ class Workspace:
             return {}
         try:
             value = json.loads(self.get_private(manifest.detail))
-        except (NotFoundError, StorageError, EncodingError, ValueError):
+        except (LichenError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}

@@ -54,15 +54,6 @@ class Listener:
         self.warnings.append(text)
 
 
-def measured(joules: float, *, u95: float = 0.2, seconds: float = 10.0) -> Measurement:
-    """Energy as a run has it."""
-    parts = {
-        "cpu": Component(joules * 0.9, u95, Method.MODEL),
-        "ram": Component(joules * 0.1, u95, Method.MODEL),
-    }
-    return Measurement(parts, seconds, Boundary.PROCESS, "Ryzen 5 3600")
-
-
 class Clinic:
     """A project with a ledger; each member has a workspace of their own on it.
 
@@ -202,6 +193,15 @@ class Clinic:
 
     # what was done
 
+    @staticmethod
+    def measured(joules: float, *, u95: float = 0.2, seconds: float = 10.0) -> Measurement:
+        """Energy as a run has it."""
+        parts = {
+            "cpu": Component(joules * 0.9, u95, Method.MODEL),
+            "ram": Component(joules * 0.1, u95, Method.MODEL),
+        }
+        return Measurement(parts, seconds, Boundary.PROCESS, "Ryzen 5 3600")
+
     def run(
         self,
         *words: str,
@@ -217,6 +217,7 @@ class Clinic:
         metrics: Mapping[str, float] | None = None,
         status: str = "trained",
         stdout: bytes = b"done\n",
+        exit_status: int = 0,
         request: RunRequest | None = None,
     ) -> RunResult:
         """Record a run that read and wrote these files; the written ones are really written."""
@@ -240,10 +241,10 @@ class Clinic:
             reasons.insert(0, ("exit-status", "it failed"))
         result = RunResult(
             status,
-            1 if status == "failed" else 0,
+            1 if status == "failed" else exit_status,
             reusable=not reasons,
             reasons=reasons,
-            measurement=measured(joules, seconds=seconds),
+            measurement=self.measured(joules, seconds=seconds),
             metrics=metrics or {},
             author=member,
         )
