@@ -354,6 +354,12 @@ class _Audit:
         if self._seal is None:
             raise CorruptLedgerError("the ledger has no seal")
         _check_equal("the stored state", log.store.root, self._state.root)
+        if log.store.version != self._seal.tree_size:
+            raise CorruptLedgerError(
+                "the stored state belongs to another seal than the last",
+                expected=self._seal.tree_size,
+                calculated=log.store.version,
+            )
         log.store.check()
         pending: Mapping[bytes, bytes | None] = log.tables.pending_writes()
         if pending != self._unsealed:

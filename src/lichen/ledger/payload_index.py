@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lichen.crypto.hashes import sha256
-from lichen.encoding.entry import Entry
+from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES
 from lichen.ledger.tree import TILE_WIDTH
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PayloadIndex:
         else:
             self._tail = {}
         for index, data in self._tables.record_range(start, size):
-            self._tail.setdefault(sha256(Entry.from_bytes(data).payload), index)
+            self._tail.setdefault(sha256(data[ENTRY_OVERHEAD_BYTES:]), index)
         self.size = size
 
     def find(self, digest: bytes) -> int | None:

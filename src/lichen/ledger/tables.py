@@ -8,14 +8,13 @@ Rules upheld here:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lichen.encoding.entry import Entry
-from lichen.errors import CorruptLedgerError, EncodingError
+from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES
+from lichen.errors import CorruptLedgerError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -121,9 +120,8 @@ class Tables:
         ).fetchall()
         for (index,) in rows:
             data = self.entry_bytes(index)
-            with contextlib.suppress(EncodingError):  # a damaged entry is not the one that is looked for
-                if data is not None and hashlib.sha256(Entry.from_bytes(data).payload).digest() == digest:
-                    return int(index)
+            if data is not None and hashlib.sha256(data[ENTRY_OVERHEAD_BYTES:]).digest() == digest:
+                return int(index)
         return None
 
     # -- checkpoints -----------------------------------------------------------------------------------------------

@@ -127,6 +127,62 @@ class TestForgedByTheLogItself:
         assert (problem.index, problem.code) == (2, "verification")
         assert "signature" in problem.message
 
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            (
+                lambda s: Statement(s.kind, s.subjects, {**s.predicate, "ledger": b64u(bytes(32))}),
+                "ledger.wrong-ledger",
+            ),
+            (lambda s: Statement("prophecy", s.subjects, s.predicate), "ledger.unknown-kind"),
+            (lambda s: Statement(s.kind, s.subjects, {**s.predicate, "member": 7}), "ledger.malformed"),
+            (lambda s: Statement(s.kind, s.subjects, {**s.predicate, "status": "great"}), "registry.schema"),
+            (
+                lambda s: Statement(s.kind, s.subjects, {**s.predicate, "member": "bob"}),
+                "members.forged-author",
+            ),
+            (lambda s: Statement("genesis", s.subjects, s.predicate), "corrupt-ledger"),
+        ],
+    )
+    def test_a_record_that_no_rule_would_have_let_in(self, site, ledger, change, code):
+        ledger.append(site.entry(ledger))
+        statement = change(site.run(ledger))
+        self.rewrite(site, ledger, 2, Entry.signed(statement.to_bytes(), site.alice))
+        problem = audited(site).problem
+        assert (problem.index, problem.code) == (2, code)
+
+    def test_a_record_repeated(self, site, ledger):
+        ledger.append_many(site.entries(ledger, 2))
+        earlier = ledger.entry(2)
+        self.rewrite(site, ledger, 3, earlier)
+        problem = audited(site).problem
+        assert problem.index == 3
+        assert "repeats an earlier payload" in problem.message
+
+    def test_the_first_problem_comes_first_also_when_signatures_are_checked_later(self, site, ledger):
+        ledger.append_many(site.entries(ledger, 5))
+        good = ledger.entry(3)
+        ledger.close()
+        tamper(
+            site,
+            "UPDATE entries SET entry=? WHERE idx=3",
+            Entry(good.key_id, bytes(64), good.payload).to_bytes(),
+        )
+        tamper(site, "UPDATE entries SET entry=? WHERE idx=5", b"\x01garbage")
+        assert audited(site).problem.index == 3
+
+    def test_a_seal_out_of_place(self, site, ledger):
+        from dataclasses import replace
+
+        from lichen.ledger.seal import Seal
+
+        ledger.append(site.entry(ledger), seal=True)
+        seal = Seal.from_statement(Statement.from_bytes(ledger.entry(3).payload))
+        for change in ({"consensus": "pbft"}, {"sealer": "bob"}, {"time_unix_ms": 0}):
+            lie = replace(seal, **change)
+            self.rewrite(site, ledger, 3, Entry.signed(lie.to_statement().to_bytes(), site.log_key))
+            assert audited(site).problem.index == 3
+
     def test_a_seal_by_somebody_else(self, site, ledger):
         ledger.append(site.entry(ledger), seal=True)
         self.rewrite(site, ledger, 3, Entry.signed(ledger.entry(3).payload, site.alice))

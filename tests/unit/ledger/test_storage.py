@@ -184,6 +184,81 @@ class TestDamage:
             site.open()
 
 
+class TestContradictions:
+    """Each row is whole for SQLite; together they do not make a ledger."""
+
+    @pytest.mark.parametrize(
+        ("sql", "message"),
+        [
+            ("DELETE FROM entries WHERE idx=0", "has no entry 0"),
+            (
+                "UPDATE entries SET entry=CAST(x'02' || substr(entry, 2) AS BLOB) WHERE idx=0",
+                "entry 0 .* is damaged",
+            ),
+            (
+                "UPDATE entries SET entry=CAST(substr(entry, 1, 81) || x'7b7d' AS BLOB) WHERE idx=0",
+                "entry 0 .* is damaged",
+            ),
+            (
+                "UPDATE entries SET entry=CAST(substr(entry, 1, 17) || zeroblob(64) || substr(entry, 82) AS BLOB) WHERE idx=0",
+                "entry 0",
+            ),
+            ("UPDATE entries SET checkpoint=NULL", "has no seal"),
+            (
+                "UPDATE entries SET checkpoint=CAST(substr(checkpoint, 1, 32) || zeroblob(64) AS BLOB)",
+                "not signed by the log",
+            ),
+            (
+                "UPDATE entries SET checkpoint=CAST(zeroblob(32) || substr(checkpoint, 33) AS BLOB)",
+                "up to the last seal",
+            ),
+            (
+                "UPDATE entries SET checkpoint=zeroblob(96) WHERE idx=2",
+                "the seal at entry 2 is damaged: not a seal",
+            ),
+            (
+                "UPDATE entries SET entry=(SELECT entry FROM entries WHERE idx=1) WHERE idx=3",
+                "commits to size 1",
+            ),
+            ("UPDATE entries SET entry=substr(entry, 1, 99) WHERE idx=3", "the seal at entry 3 is damaged"),
+            ("UPDATE state_versions SET version=9 WHERE version=3", "belongs to another seal"),
+            ("DELETE FROM entries WHERE idx=1", "entries are missing"),
+        ],
+    )
+    def test_opening_says_what_contradicts(self, site, ledger, sql, message):
+        ledger.append(site.entry(ledger), seal=True)
+        ledger.close()
+        statement = sql
+        if sql.endswith("WHERE idx=2") and "checkpoint=" in sql:  # a record posing as the last seal
+            statement = "UPDATE entries SET checkpoint=iif(idx=2, zeroblob(96), NULL)"
+        with sqlite3.connect(site.path) as connection:
+            connection.execute(statement)
+        connection.close()
+        for read_only in (False, True):
+            with pytest.raises(CorruptLedgerError, match=message):
+                site.open(read_only=read_only)
+        assert not audit(site.directory, default_contracts()).is_sound
+
+    def test_a_missing_entry_is_not_one_that_never_was(self, site, filled):
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            connection.execute("DELETE FROM entries WHERE idx=40")
+        connection.close()
+        with pytest.raises(CorruptLedgerError, match="entry 40 is missing"):
+            filled.entry(40)
+
+    def test_an_entry_by_a_key_nobody_had(self, site, filled):
+        from lichen.crypto.keys import SigningKey
+        from lichen.encoding.entry import Entry
+
+        index = filled.size - 1
+        stranger = Entry.signed(filled.entry(index).payload, SigningKey.generate())
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            connection.execute("UPDATE entries SET entry=? WHERE idx=?", (stranger.to_bytes(), index))
+        connection.close()
+        with pytest.raises(CorruptLedgerError, match="which nobody ever had"):
+            filled.record(index)
+
+
 class TestFullDisk:
     def test_what_does_not_fit_leaves_no_trace(self, site, ledger):
         """The disk fills up in the middle of a large append; SQLite's own page limit plays the disk."""
