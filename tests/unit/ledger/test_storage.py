@@ -18,6 +18,7 @@ from lichen.errors import (
     FormatVersionError,
     LichenError,
     NotALedgerError,
+    RollbackError,
     StorageError,
 )
 from lichen.ledger.audit import audit
@@ -182,6 +183,52 @@ class TestDamage:
         connection.close()
         with pytest.raises(CorruptLedgerError, match="state"):
             site.open()
+
+
+class TestPowerCut:
+    """The write-ahead log ends anywhere: what is left is a whole, earlier ledger, and the mark tells that it is earlier."""
+
+    @pytest.mark.parametrize("harm", ["cut", "flip"])
+    def test_any_end_of_the_write_ahead_log_is_a_whole_ledger(self, site, ledger, tmp_path, harm):
+        sizes = [ledger.size]
+        for number in range(12):
+            ledger.append(site.entry(ledger), seal=number % 3 != 0)
+            sizes.append(ledger.size)
+        whole = (site.directory / "ledger.sqlite-wal").read_bytes()
+        seen = set()
+        for place in range(0, len(whole), len(whole) // 25):
+            copy = tmp_path / f"cut-{place}"
+            shutil.copytree(site.directory, copy)
+            (copy / "ledger.sqlite-shm").unlink()
+            harmed = (
+                whole[:place]
+                if harm == "cut"
+                else whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+            )
+            (copy / "ledger.sqlite-wal").write_bytes(harmed)
+            try:
+                with Ledger.open(copy, default_contracts(), log_key=site.log_key) as left:
+                    seen.add(left.size)
+                    assert left.size in sizes
+                    left.append(site.entry(left), seal=True)
+            except NotALedgerError:
+                assert place < 4_200 * 20, (
+                    "only before the first commit reached the file is there no ledger yet"
+                )
+                continue
+            report = audit(copy, default_contracts())
+            assert report.is_sound, report.problem
+        assert len(seen) > 5
+
+    def test_commits_lost_that_way_are_noticed_before_signing(self, site, ledger, tmp_path):
+        for _ in range(4):
+            ledger.append(site.entry(ledger), seal=True)
+        copy = shutil.copytree(site.directory, tmp_path / "cut")
+        (copy / "ledger.sqlite-shm").unlink()
+        wal = copy / "ledger.sqlite-wal"
+        wal.write_bytes(wal.read_bytes()[: -4_120 * 3])
+        with pytest.raises(RollbackError, match="older copy"):
+            Ledger.open(copy, default_contracts(), log_key=site.log_key, home=site.home)
 
 
 class TestContradictions:
