@@ -5,6 +5,8 @@ Rules upheld here:
 * No test sees the developer's keys, ledgers or configuration: every test has a fresh ``LICHEN_HOME``, and the
   variables by which a surrounding run or a job scheduler would change what Lichen does are taken away.
 * What is compiled once per user is compiled once per session here, in a cache that all workers share.
+* A test meets the same signals however the suite was started: what the surroundings ignore (`nohup`, a job in the
+  background) is received here and dropped, so that this process stays as it is and its children have the defaults.
 * No test reaches the network: connecting or resolving beyond this machine raises inside the test process.
 * Property tests have no deadline, because a busy machine is not a bug. ``HYPOTHESIS_PROFILE=ci`` tries more
   examples and always the same ones; the default ``dev`` tries fewer and new ones each time.
@@ -13,6 +15,7 @@ Rules upheld here:
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +32,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost", "", "0.0.0.0", "::"})
 
@@ -66,6 +71,15 @@ def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_refuse_network)
+
+
+def _drop(_number: int, _frame: object) -> None:
+    """Receive a signal and do nothing; unlike an ignored signal, a received one is not inherited through exec."""
+
+
+for _number in signal.valid_signals() - IGNORED_BY_PYTHON:
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _drop)
 
 
 @pytest.fixture(scope="session")
