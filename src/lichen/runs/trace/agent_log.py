@@ -26,7 +26,7 @@ from __future__ import annotations
 import ast
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,11 +155,14 @@ class AgentLog:
         return int(self.facts.get("ppid", 0))
 
 
-def read_agent_logs(directory: Path) -> tuple[list[AgentLog], list[str]]:
+def read_agent_logs(
+    directory: Path, streams: Mapping[int, bytes | bytearray] | None = None
+) -> tuple[list[AgentLog], list[str]]:
     """Read the logs of all processes.
 
     Args:
         directory: The tracer's scratch directory.
+        streams: Records that went into the preload library's log, by process number.
 
     Returns:
         One log per process image, by start; and what went wrong inside processes, as short codes.
@@ -177,6 +180,8 @@ def read_agent_logs(directory: Path) -> tuple[list[AgentLog], list[str]]:
         log: AgentLog | None = None
         for _, _, path in sorted(parts):
             log = _read_chunk(path.read_bytes(), log, logs)
+    for stream in (streams or {}).values():
+        _read_chunk(bytes(stream), None, logs)
     logs.sort(key=lambda log: log.time_ns)
     return logs, sorted(failures)
 

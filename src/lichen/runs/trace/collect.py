@@ -82,8 +82,8 @@ def collect_trace(evidence: Evidence) -> Trace:
 
 
 def _collect(evidence: Evidence) -> Trace:
-    agents, failures = read_agent_logs(evidence.run_directory)
     preload = read_preload_logs(evidence.run_directory) if "preload" in evidence.means else None
+    agents, failures = read_agent_logs(evidence.run_directory, preload.agents if preload else None)
     _await_end(agents, preload)
     places = _places(evidence, agents, preload)
     verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)

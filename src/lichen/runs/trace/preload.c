@@ -44,6 +44,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define CALLER __builtin_return_address(0)
 #define MAGIC "/.lichen-agent-present"
+#define MAGIC_DESCRIPTOR 0x4c494348 /* "LICH"; the agent's records are written to it */
 #define LOG_NAME "preload.log"
 
 /* Shared layout. */

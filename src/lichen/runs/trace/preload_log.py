@@ -26,8 +26,8 @@ _RECORD = struct.Struct("<IBBBBIIqQQqqqII")
 _PATH_KINDS = frozenset((Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR))
 _LINK, _SYMLINK, _WALK = ord("K"), ord("Y"), ord("G")
 _EXEC, _EXEC_FAILED, _SPAWN, _SPAWN_FAILED = ord("X"), ord("x"), ord("P"), ord("p")
-_IMAGE, _MAPPED, _VARIABLE, _STDIN, _CONNECT, _BIND, _RING, _AGENT, _VISITOR = (
-    ord(letter) for letter in "IQERNBUAV"
+_IMAGE, _MAPPED, _VARIABLE, _STDIN, _CONNECT, _BIND, _RING, _AGENT, _VISITOR, _AGENT_RECORD = (
+    ord(letter) for letter in "IQERNBUAVa"
 )
 
 
@@ -90,6 +90,7 @@ class PreloadLog:
         visitors: (family, address) of who connected to the run, or sent it a datagram.
         stdin_reads: What descriptor 0 was in each process that read it.
         used_ring: A process set up io_uring, whose opens nobody sees.
+        agents: What the agent of each process wrote, by process number, in order.
         torn: Records that were not finished.
         failed: The log was full, or no more room could be had.
     """
@@ -106,6 +107,7 @@ class PreloadLog:
     visitors: list[tuple[int, Any]] = field(default_factory=list)
     stdin_reads: set[tuple[int, int]] = field(default_factory=set)
     used_ring: bool = False
+    agents: dict[int, bytearray] = field(default_factory=dict)
     torn: int = 0
     failed: bool = False
     _starting: dict[int, list[Record]] = field(default_factory=dict)
@@ -167,6 +169,10 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
         if fields[14]:
             start = offset + head
             middle = start + fields[6]
+            if fields[1] == _AGENT_RECORD:
+                log.agents.setdefault(fields[5], bytearray()).extend(data[start:middle])
+                offset += size
+                continue
             path = decode(data[start:middle])
             if "/.." in path:
                 path = _resolved(path)

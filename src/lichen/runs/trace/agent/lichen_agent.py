@@ -22,8 +22,6 @@ import time
 
 from lichen_agent_log import ABSENT, LEVEL_STATUS, STATED, Log, absolute, guarded, mapped_files, open_flags
 
-MAGIC_PATH = b"/.lichen-agent-present"
-"""The preload library answers an ``access`` of this path, and learns from it where the interpreter's own code lies."""
 NAMES_MAX = 200_000  # in a listing that is taken down name by name
 OWN_FILES = ("lichen_agent.py", "lichen_agent_log.py", "lichen_agent_looks.py", "lichen_agent_variables.py")
 
@@ -33,8 +31,8 @@ class Agent:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory + "/"
-        self.preload = False
         self.log = Log(directory)
+        self.preload = self.log.preload
         self.opened_read: set = set()
         self.opened_write: set = set()
         self.listed: set = set()
@@ -405,7 +403,6 @@ def begin() -> None:
                 if not isinstance(error, (FileNotFoundError, RecursionError)):
                     log.fail("hook-" + event + "-" + type(error).__name__)
 
-    agent.preload = posix.access(MAGIC_PATH, 0)
     if agent.preload:  # the library sees every open, at a tenth of the cost
         del agent.handlers["open"]
     agent.hello(forked=False)

@@ -33,20 +33,31 @@ LEVEL_TYPE, LEVEL_STATUS, LEVEL_TIMES = (
 )  # what a look can have told: existence and type, size too, times too
 
 
+MAGIC_PATH = b"/.lichen-agent-present"
+"""The preload library answers an ``access`` of this path, and learns from it where the interpreter's own code lies."""
+MAGIC_DESCRIPTOR = 0x4C494348  # (= 1279869768) "LICH"
+"""What is written to this descriptor the preload library takes into its own log."""
+
+
 class Log:
-    """An append-only file of one process, written through a mapping."""
+    """Where records go: into the preload library's log, or into a file of this process, written through a mapping.
+
+    Attributes:
+        preload: The library is there and takes the records; no file and no descriptor are needed then.
+    """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.counter = itertools.count()
         self.chunks: list = []
+        self.preload = posix.access(MAGIC_PATH, 0)
         self.open()
 
     def open(self) -> None:
         """Start a new file; also called in the child after a fork, which must not share its parent's."""
         self.size_bytes = CHUNK_BYTES_MIN
         self.total_bytes = 0
-        self.add = self._new_chunk()
+        self.add = to_preload if self.preload else self._new_chunk()
 
     def _new_chunk(self):
         import mmap
@@ -63,7 +74,10 @@ class Log:
             return discard
         descriptor = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
         try:
-            posix.posix_fallocate(descriptor, 0, self.size_bytes)
+            if hasattr(posix, "posix_fallocate"):
+                posix.posix_fallocate(descriptor, 0, self.size_bytes)
+            else:
+                posix.write(descriptor, bytes(self.size_bytes))
             options = {"trackfd": False} if sys.version_info >= (3, 13) else {}
             chunk = mmap.mmap(descriptor, self.size_bytes, **options)
             # Before 3.13 a mapping closes a descriptor when it goes, and a program that closed all of its descriptors may
@@ -125,6 +139,11 @@ class Log:
             )
             + payload
         )  # fmt: skip
+
+
+def to_preload(record: bytes) -> None:
+    """Hand a record to the preload library."""
+    posix.write(MAGIC_DESCRIPTOR, record)
 
 
 def discard(record: bytes) -> None:
