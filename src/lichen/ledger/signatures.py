@@ -7,13 +7,14 @@ it. Threads are started only when enough signatures have come together to pay fo
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from lichen.errors import EncodingError, LichenError, VerificationError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from lichen.crypto.keys import PublicKey
     from lichen.encoding.entry import Entry
 
@@ -60,6 +61,8 @@ class SignatureChecks:
             self._failures |= _check(self._chunk)
         else:
             if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # only here: it is slow to import
+
                 self._pool = ThreadPoolExecutor(WORKER_COUNT, thread_name_prefix="lichen-verify")
             self._running.append(self._pool.submit(_check, self._chunk))
             if len(self._running) > WAITING_CHUNKS_MAX:

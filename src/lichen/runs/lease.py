@@ -273,7 +273,7 @@ def _read_ticket(name: _Name) -> _Ticket | None:
     except FileNotFoundError:
         return None
     except (PermissionError, ValueError, KeyError, TypeError):
-        pass
+        owner = None  # half-written, or not ours to read: it counts as held, until its heartbeat stops
     return _Ticket(name.path, name.key, name.number, name.token, owner, user, since_unix_ms, inside, beat)
 
 

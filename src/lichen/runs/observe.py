@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
 from lichen.runs.config import lichen_home
+from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.manifest import Manifest, Output
-from lichen.runs.ranked import LAUNCHER_VARIABLE
 from lichen.runs.surroundings import ALWAYS_VARIABLES, MISSING, STDIN, Surroundings
 
 if TYPE_CHECKING:

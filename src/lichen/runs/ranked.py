@@ -5,7 +5,6 @@ Source: see ``ranks`` and ``rendezvous``.
 
 from __future__ import annotations
 
-import re
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
+from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.rendezvous import Joined, RankPart, Rendezvous, total_energy
 from lichen.runs.trace.exchange import merge_traces, read_trace, write_trace
 
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     from lichen.runs.train import Watched
     from lichen.runs.workspace import Workspace
 
-__all__ = ["LAUNCHER_VARIABLE", "Meeting", "as_first_rank"]
-
-LAUNCHER_VARIABLE = re.compile(
-    r"(RANK|LOCAL_RANK|GROUP_RANK|ROLE_RANK|MASTER_ADDR|MASTER_PORT|(TORCHELASTIC|SLURM|OMPI|PMIX?|MPI|PRTE|HYDRA)_.*)"
-)
-"""Variables that a launcher sets and that differ from rank to rank, or from launch to launch of the same work."""
+__all__ = ["Meeting", "as_first_rank"]
 
 
 def as_first_rank(environ: Mapping[str, str]) -> dict[str, str]:

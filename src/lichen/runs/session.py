@@ -15,10 +15,9 @@ from lichen.runs.command import Command
 from lichen.runs.concealment import Concealer
 from lichen.runs.hit import absolute_paths, take_hit
 from lichen.runs.interpreter import probe_interpreter
+from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
 from lichen.runs.manifest import command_key
-from lichen.runs.nested import NestedRun, leave_note, surrounding_run
-from lichen.runs.ranks import detect_rank
 from lichen.runs.request import Estimate, RunResult
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
@@ -110,9 +109,17 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
     _ = workspace.identity  # a key that is missing or open to others is said before hours of work, not after
     command, surroundings = prepare(workspace, request)
     flush_spool(workspace, narrator)
-    surrounding = surrounding_run()
+    surrounding = None
+    if "LICHEN_RUN_ID" in os.environ:
+        from lichen.runs.nested import surrounding_run
+
+        surrounding = surrounding_run()
     parent = surrounding.run_id if surrounding is not None else None
-    rank = detect_rank()
+    rank = None
+    if any(LAUNCHER_VARIABLE.fullmatch(name) for name in os.environ):
+        from lichen.runs.ranks import detect_rank
+
+        rank = detect_rank()
     stdin = _read_ahead(workspace, command, surroundings)
     try:
         if rank is not None:
@@ -127,6 +134,8 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
             stdin.close()
     if surrounding is not None:
         energy = result.with_inner_runs.to_record() if result.with_inner_runs is not None else None
+        from lichen.runs.nested import NestedRun, leave_note
+
         leave_note(surrounding, NestedRun(f"run-{os.getpid()}", result.status, result.record, energy))
     return result
 
