@@ -1,7 +1,8 @@
 """Records of this room, built: run, reuse, dispute, data, model, evaluation, flag, withdraw.
 
 Every record carries ledger, member, a fresh nonce and the claimed time. In a private ledger file names do not appear:
-subjects are called ``output/0``, ``output/1`` …, and data files are known by keyed digests.
+subjects are called ``output/0``, ``output/1`` …, and data files are known by keyed digests. In a public one subjects are called by their
+paths in the project, where those are such as an entry can hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lichen.crypto.hashes import keyed_digest
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Statement, Subject
-from lichen.runs.manifest import Manifest, family_key
+from lichen.runs.manifest import Manifest, Output, family_key
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
@@ -28,6 +29,7 @@ __all__ = ["RunFacts", "common_fields", "data_key", "reuse_statement", "run_stat
 
 SUBJECTS_INLINE_MAX = 8
 DATA_INLINE_MAX = 4
+NAME_LENGTH_MAX = 512
 
 
 def common_fields(workspace: Workspace) -> dict[str, Any]:
@@ -128,9 +130,16 @@ def _subjects(workspace: Workspace, manifest: Manifest, manifest_sha256: bytes) 
         return [Subject("outputs", outputs_digest(manifest))]
     private = workspace.group_key is not None
     return [
-        Subject(f"output/{place}" if private else output.name.removeprefix("{project}/"), output.sha256)
+        Subject((None if private else _public_name(output)) or f"output/{place}", output.sha256)
         for place, output in enumerate(outputs)
     ]
+
+
+def _public_name(output: Output) -> str | None:
+    """Return the path under which an output may stand in an entry; None for one outside the project, or too long."""
+    name = output.name.removeprefix("{project}/")
+    fits = name != output.name and len(name) <= NAME_LENGTH_MAX and name not in ("manifest", "outputs")
+    return name if fits else None
 
 
 def outputs_digest(manifest: Manifest) -> bytes:

@@ -219,6 +219,7 @@ class Clinic:
         stdout: bytes = b"done\n",
         exit_status: int = 0,
         request: RunRequest | None = None,
+        declared_outputs: Sequence[str] = (),
     ) -> RunResult:
         """Record a run that read and wrote these files; the written ones are really written."""
         words = words or ("python", "train.py")
@@ -235,6 +236,7 @@ class Clinic:
             seeds=seeds,
             surroundings=surroundings,
             member=member,
+            declared_outputs=declared_outputs,
         )
         reasons = [(reason.code, reason.text) for reason in observation.reasons]
         if status in ("failed", "interrupted"):
