@@ -115,6 +115,8 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
         trust = workspace.user.get_list("reuse.trust")
         quiet = options["quiet"] or _is_later_rank()
         narrator = TerminalNarrator(invocation.output, quiet=quiet, trust=trust)
+        if options["estimate"]:
+            _ = workspace.ledger  # a ledger in no state to be asked is an error here: nothing may run
         if not _open_ledger(workspace, narrator):
             _run_unrecorded(invocation, request, report, narrator)
         if options["estimate"]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
+from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, command_key, family_key
-from lichen.runs.surroundings import Difference, Surroundings, differences
+from lichen.runs.project import PROJECT_MARK
+from lichen.runs.surroundings import STDIN, Difference, Surroundings, differences
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +31,7 @@ __all__ = ["Answer", "EarlierRun", "Nearest", "ReusePolicy", "earlier_run", "loo
 _SHAPES_MAX = 256
 _CANDIDATES_MAX = 64
 _COMPARED_MAX = 16
+_STRANGER_BYTES_MAX = 2**28  # (= 268435456) bytes hashed to compare with an author who is not trusted
 _COLUMNS = (
     "idx, member, status, reusable, reason, time_unix_ms, exact, same_work, energy_joules, relative_u95, "
     "duration_seconds, method, boundary, exit_status, manifest, metrics"
@@ -190,11 +193,15 @@ def look_up(
     """
     key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
     best = Answer("miss")
-    for latest, cid in workspace.index.shapes(key, _SHAPES_MAX):
+    shapes = workspace.index.shapes(key, _SHAPES_MAX)
+    believed = {latest: _is_believed(workspace, latest, policy) for latest, _ in shapes}
+    for latest, cid in sorted(shapes, key=lambda shape: not believed[shape[0]]):
         try:
             shape = workspace.manifest(cid)
         except LichenError as error:
             best.warnings.append(f"the manifest of entry {latest} cannot be read: {error.message}")
+            continue
+        if not believed[latest] and not _is_affordable(surroundings, shape):
             continue
         now = replace(surroundings.redo(shape), seeds=dict(command.seeds))
         parts = now.parts(workspace.group_key)
@@ -209,6 +216,28 @@ def look_up(
     if best.kind == "miss" and best.parts is not None:
         _explain_miss(workspace, command, surroundings, key, best)
     return best
+
+
+def _is_believed(workspace: Workspace, index: int, policy: ReusePolicy) -> bool:
+    """Say whether the author of an entry is one whose answers may be taken."""
+    statement = Statement.from_bytes(workspace.ledger.entry(index).payload)
+    return policy.believes(str(statement.predicate["member"]))
+
+
+def _is_affordable(surroundings: Surroundings, manifest: Manifest) -> bool:
+    """Say whether a stranger's manifest may be compared: it can lead to an offer at best, so it must not cost much.
+
+    Only files of the project are looked at, and not more of them than a usual project has.
+    """
+    total = 0
+    for name in (*manifest.code, *manifest.data, *manifest.executables):
+        if not name.startswith(PROJECT_MARK + "/"):
+            if name in manifest.executables or name == STDIN:
+                continue
+            return False
+        presence = surroundings.presence_of(name)
+        total += int(presence) if presence.isdigit() else 0
+    return total <= _STRANGER_BYTES_MAX
 
 
 def _explain_miss(
@@ -283,11 +312,16 @@ def _author_stands(workspace: Workspace, index: int) -> bool:
     return is_key_in_force(workspace.ledger.state_get, workspace.ledger.entry(index).key_id)
 
 
+def _outcome(manifest: Manifest) -> tuple[tuple[str, bytes], ...]:
+    """Return what a run made, for comparing: names and digests."""
+    return tuple(sorted((output.name, output.sha256) for output in manifest.outputs))
+
+
 def _choose(
     workspace: Workspace, usable: Sequence[tuple[EarlierRun, Manifest]], policy: ReusePolicy
 ) -> Answer:
     """Apply the reuse policy to runs of equal work."""
-    outcomes = {tuple((output.name, output.sha256) for output in manifest.outputs) for _, manifest in usable}
+    outcomes = {_outcome(manifest) for _, manifest in usable}
     disputed = len(outcomes) > 1
     own = [pair for pair in usable if pair[0].member == policy.member]
     if own:
@@ -301,11 +335,7 @@ def _choose(
         return Answer(
             "offer", run, manifest, note="equal work with different outputs is on record", disputed=True
         )
-    agreeing = {
-        other.member
-        for other, theirs in trusted
-        if [output.sha256 for output in theirs.outputs] == [output.sha256 for output in manifest.outputs]
-    }
+    agreeing = {other.member for other, theirs in trusted if _outcome(theirs) == _outcome(manifest)}
     if len(agreeing) < policy.agree:
         note = f"{len(agreeing)} of the {policy.agree} authors your settings ask for agree"
         return Answer("offer", run, manifest, note=note, disputed=disputed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def describe(workspace: Workspace, reference: str) -> dict[str, Any]:
         told |= _describe_run(workspace, statement)
     connection = workspace.ledger.connection
     told["flags"] = [
-        {"index": row[0], "kind": row[1], "member": row[2], **json.loads(row[3])}
+        {"index": row[0], "kind": row[1], "member": row[2], **_unsealed(workspace, json.loads(row[3]))}
         for row in connection.execute(
             "SELECT idx, kind, member, said FROM view_flag WHERE target = ?", (index,)
         )
@@ -59,6 +60,17 @@ def describe(workspace: Workspace, reference: str) -> dict[str, Any]:
         told["receipt"] = None
         told["receipt_problem"] = error.message
     return told
+
+
+def _unsealed(workspace: Workspace, said: dict[str, Any]) -> dict[str, Any]:
+    """Put the text of a flag back that lies sealed beside a private ledger."""
+    cid = said.get("detail")
+    if isinstance(cid, str):
+        with contextlib.suppress(LichenError, OSError, ValueError):  # without the group key it stays sealed
+            detail = json.loads(workspace.get_private(cid))
+            if isinstance(detail, dict) and isinstance(detail.get("error"), str):
+                return {**said, "error": detail["error"]}
+    return said
 
 
 def _describe_run(workspace: Workspace, statement: Statement) -> dict[str, Any]:

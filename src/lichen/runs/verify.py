@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,13 @@ def verify_receipt_file(
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _RECEIPT_BYTES_MAX:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
+            raise UsageError(f"{path} is no regular file", remedy="Save the receipt to a file first.")
+        if info.st_size > _RECEIPT_BYTES_MAX:
             raise UsageError(f"{path} is larger than any receipt", remedy="Name the receipt, not the ledger.")
-        return path.read_text(encoding="utf-8", errors="strict")
+        with path.open("rb") as file:
+            return file.read(_RECEIPT_BYTES_MAX).decode("utf-8")
     except FileNotFoundError:
         raise NotFoundError(
             f"{path} does not exist", remedy="Write one: lichen show 12 --receipt > run.receipt"
