@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Subject
-from lichen.errors import Rejected, UsageError
+from lichen.errors import FileChangedError, Rejected, UsageError
 from lichen.runs.project import visible
 from lichen.runs.record import statement
 
@@ -148,12 +148,14 @@ def publish(
 
     Raises:
         UsageError: No such file, or nothing to publish.
+        FileChangedError: Something writes to it meanwhile.
         Rejected: The claim is implausible, or a rule of the ledger said no.
     """
     if kind not in ("data", "model"):
         raise UsageError(f"{kind!r} is neither data nor model")
     if not path.exists():
         raise UsageError(f"{path} does not exist", remedy="Name a file, or a directory of files.")
+    own_name = path.name if path.name not in ("", "..") else path.resolve().name
     claim = _Claim()
     claim.add_energy(energy, force=force)
     stored = _put(workspace, path)
@@ -167,20 +169,20 @@ def publish(
         "cid": stored.cid,
         "size_bytes": stored.size_bytes,
         "detail": stored.detail,
-        "title": title or (path.name if workspace.group_key is None else None),
+        "title": title or (own_name if workspace.group_key is None else None),
         "licence": licence,
         "metrics": dict(metrics) if metrics else None,
         "run": run,
         "data": data_entries(workspace, data),
     }
-    name = path.name if workspace.group_key is None else (title or kind)
+    name = own_name if workspace.group_key is None else (title or kind)
     said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
     index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
     receipt = workspace.ledger.receipt(index).to_text()
     return Published(
         index,
         kind,
-        title or path.name,
+        title or own_name,
         stored.cid,
         stored.sha256.hex(),
         stored.size_bytes,
@@ -209,7 +211,11 @@ def _put(workspace: Workspace, path: Path) -> _Stored:
         return _Stored(str(stored.cid), stored.sha256, stored.size_bytes)
     tree, table = _contents_of(workspace, path)
     for file in tree.files:
-        workspace.store.put_file(path / file.path, known=file.names)
+        if workspace.store.put_file(path / file.path, known=file.names) != file.names:
+            raise FileChangedError(
+                f"{path / file.path} changed while it was being published",
+                remedy="Wait until nothing writes to the directory, then publish it again.",
+            )
     detail, _ = workspace.put_private(table)
     return _Stored(str(tree.cid), hashlib.sha256(table).digest(), tree.size_bytes, detail)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["entries_with_digest", "resolve"]
 
+_DIGEST_DIGITS_MIN = 8
+
 
 def resolve(workspace: Workspace, reference: str) -> int:
     """Find the entry a reference means; the newest where several fit.
@@ -31,7 +33,8 @@ def resolve(workspace: Workspace, reference: str) -> int:
     """
     ledger = workspace.ledger
     text = reference.strip()
-    if re.fullmatch(r"#?\d{1,15}", text) and not Path(text).exists():
+    path = _file(text)
+    if path is None and _is_index(text, ledger.size):
         index = int(text.lstrip("#"))
         if index >= ledger.size:
             raise NotFoundError(
@@ -44,8 +47,7 @@ def resolve(workspace: Workspace, reference: str) -> int:
         if row[0] is None:
             raise NotFoundError("no run is on record yet", remedy="Record one: lichen run -- python train.py")
         return int(row[0])
-    path = Path(text)
-    if path.is_file():
+    if path is not None:
         found = entries_with_digest(workspace, workspace.digests.digest_file(path))
         if not found:
             raise NotFoundError(
@@ -60,6 +62,21 @@ def resolve(workspace: Workspace, reference: str) -> int:
         f"nothing answers to {reference!r}",
         remedy="Give an index, @last, a CID, a SHA-256 in hexadecimal, or the path of a file.",
     )
+
+
+def _file(text: str) -> Path | None:
+    """Return the file of this name, if there is one; a text too long for a name is none."""
+    try:
+        return Path(text) if Path(text).is_file() else None
+    except OSError:
+        return None
+
+
+def _is_index(text: str, size: int) -> bool:
+    """Tell an index from the beginning of a digest that happens to have decimal digits only."""
+    if re.fullmatch(r"#?[0-9]{1,15}", text) is None:
+        return False
+    return text.startswith("#") or len(text) < _DIGEST_DIGITS_MIN or (text[0] != "0" and int(text) < size)
 
 
 def entries_with_digest(workspace: Workspace, sha256: bytes) -> list[int]:
