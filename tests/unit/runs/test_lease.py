@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import lichen.runs.lease as lease_module
 from lichen.runs.lease import LEASE_VARIABLE, STALE_SECONDS, Lease
 from lichen.runs.processes import this_process
 
@@ -121,6 +122,15 @@ def test_no_two_processes_hold_a_lease_at_once(others: Others, tmp_path: Path) -
     counting = [others.start("count", KEY, 12, tmp_path / "counter") for _ in range(4)]
     assert [process.wait(PATIENCE_SECONDS) for process in counting] == [0] * 4
     assert (tmp_path / "counter").read_text() == "48"
+
+
+def test_who_saw_too_little_takes_another_number(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking and taking a number, somebody else took one and holds the lease."""
+    write_ticket(leases, number=4)
+    real, is_blind = lease_module._names, iter([True, True])
+    monkeypatch.setattr(lease_module, "_names", lambda *given: [] if next(is_blind, False) else real(*given))
+    with Lease(leases, KEY).acquire(timeout_seconds=0) as held:
+        assert not held.owned
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -197,9 +197,16 @@ def test_a_background_process_that_never_stops_writing_is_not_waited_for(supervi
     assert done.returncode == 0
 
 
-def test_output_of_the_command_is_kept_for_a_slow_reader(supervised: Supervised) -> None:
-    process = supervised.start("sh", "-c", "head -c 130000 /dev/zero; sleep 60 & exec sleep 0.1")
-    time.sleep(1)  # longer than the patience with what the command leaves behind
+def test_what_a_background_process_writes_right_after_the_end_is_passed_on(supervised: Supervised) -> None:
+    done = supervised.run("sh", "-c", "(sleep 0.1; echo late) & echo early")
+    assert done.stdout == b"early\nlate\n"
+
+
+def test_output_of_the_command_is_kept_for_a_slow_reader(supervised: Supervised, tmp_path: Path) -> None:
+    script = f"head -c 130000 /dev/zero; touch {tmp_path}/written; sleep 60 & exit 0"
+    process = supervised.start("sh", "-c", script)
+    wait_until((tmp_path / "written").exists, "all is written")
+    time.sleep(0.8)  # longer than the patience with what the command leaves behind
     assert process.stdout is not None
     assert len(process.stdout.read()) == 130_000
     assert process.wait(PATIENCE_SECONDS) == 0
