@@ -7,6 +7,8 @@ hit costs trust.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Observation", "Reason", "observe"]
 
+_DIRECTORIES_MAX = 2_000  # of a project, walked for links
+_ENTRIES_MAX = 20_000  # of a directory, looked at for links
+_NOT_WALKED = frozenset({"node_modules", "__pycache__", "site-packages", "venv"})
 _CLOCK_SLACK_NS = (
     10_000_000  # (= 10 ms) file times come from the kernel's coarse clock, up to one tick behind
 )
@@ -265,6 +270,7 @@ def observe(
     for path in _files_below(declared_data):
         if project.name_of(path) not in observer.data:
             observer.take_input(path, project.name_of(path), None, is_code=False)
+    _take_links(observer)
     _take_declared_outputs(observer, outputs)
     _take_stdin(observer, trace)
     for reason in () if trace.complete else trace.reasons or ("the trace is not complete",):
@@ -275,6 +281,42 @@ def observe(
     for what in sorted(surroundings.concealer.hidden):
         observer.blame("secret", f"{what} is a secret, by which a public ledger must not tell work apart")
     return Observation(manifest, observer.data_sizes, observer.reasons)
+
+
+def _take_links(observer: _Observer) -> None:
+    """Note symbolic links on the way to inputs.
+
+    A program that resolves ``current`` before it opens ``run-7/data`` is seen to open the second name only. So every link that leads
+    to an input counts: those in the project, as far as it can be walked, and those beside an input or a directory above it.
+    """
+    surroundings = observer.surroundings
+    project = surroundings.project
+    inputs = [
+        os.path.realpath(project.path_of(name)) for name in (*observer.code, *observer.data) if name != STDIN
+    ]
+    ways = {str(above) for path in inputs for above in (Path(path), *Path(path).parents)}
+    places = {*_directories_of(str(project.root)), *(way for way in ways if len(Path(way).parts) > 2)}
+    for place in places:
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            for entry in itertools.islice(entries, _ENTRIES_MAX):
+                if (
+                    entry.is_symlink()
+                    and os.path.realpath(entry.path) in ways
+                    and not project.is_ignored(entry.path)
+                ):
+                    name = project.name_of(entry.path)
+                    observer.present[name] = surroundings.link_of(name)
+
+
+def _directories_of(root: str) -> list[str]:
+    """Walk a project, as far as it is of usual size."""
+    found = []
+    for directory, names, _ in os.walk(root):
+        names[:] = [name for name in names if name not in _NOT_WALKED and not name.startswith(".")]
+        found.append(directory)
+        if len(found) >= _DIRECTORIES_MAX:
+            break
+    return found
 
 
 def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> None:

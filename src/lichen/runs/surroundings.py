@@ -26,6 +26,7 @@ __all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differenc
 
 STDIN = "{stdin}"
 MISSING = "missing"
+LINK_MARK = "link "
 ALWAYS_VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
@@ -124,6 +125,13 @@ class Surroundings:
             return "directory"
         return str(info.st_size) if stat.S_ISREG(info.st_mode) else "other"
 
+    def link_of(self, name: str) -> str:
+        """Say where a symbolic link points, after ``LINK_MARK``, or ``missing``."""
+        try:
+            return LINK_MARK + self.project.generalise(str(Path(self.project.path_of(name)).readlink()))
+        except (OSError, ValueError, LichenError):
+            return MISSING
+
     def _entries(self, name: str) -> list[str] | None:
         if name not in self._listings:
             try:
@@ -139,18 +147,19 @@ class Surroundings:
         Args:
             name: Manifest name of the directory.
             made: Manifest names of the run's outputs and directories.
-            entries: Names as they once were, directories with a trailing slash; those that are there now when None.
+            entries: Names as they once were; those that are there now when None.
         """
-        entries = self._entries(name) if entries is None else sorted(entries)
+        entries = self._entries(name) if entries is None else entries
         if entries is None:
             return MISSING
+        entries = sorted({entry.rstrip("/") for entry in entries})
         path = self.project.path_of(name)
         own = set(made)
         kept = [
             visible
             for entry in entries
-            if not self.project.is_ignored(f"{path}/{entry}".rstrip("/"))
-            and (visible := self.project.name_of(f"{path}/{entry}")).rstrip("/") not in own
+            if not self.project.is_ignored(f"{path}/{entry}")
+            and (visible := self.project.name_of(f"{path}/{entry}")) not in own
         ]
         return b64u(hashlib.sha256(canonical_json(kept)).digest())
 
@@ -203,7 +212,10 @@ class Surroundings:
             code={name: self.digest_of(name) for name in manifest.code},
             data={name: self.digest_of(name) for name in manifest.data},
             absent=still_absent,
-            present={name: self.presence_of(name) for name in manifest.present},
+            present={
+                name: self.link_of(name) if value.startswith(LINK_MARK) else self.presence_of(name)
+                for name, value in manifest.present.items()
+            },
             listings={name: self.listing_of(name, made) for name in manifest.listings},
             modules={name: self.modules_in(name, imports) for name in manifest.modules},
             variables={name: self.variable(name) for name in manifest.variables},
