@@ -53,7 +53,9 @@ def parse_metric_bound(text: str) -> MetricBound:
     Raises:
         UsageError: Not of that form.
     """
-    match = re.fullmatch(r"\s*([A-Za-z_][\w./@-]*)\s*(?:(>=|<=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?))?\s*", text)
+    match = re.fullmatch(
+        r"\s*([A-Za-z_][\w./@-]*)\s*(?:(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?\s*", text
+    )
     if match is None:
         raise UsageError(f"--metric {text!r} is not NAME, NAME>=NUMBER or NAME<=NUMBER")
     return MetricBound(match[1], match[2] or "", float(match[3] or 0))
