@@ -208,9 +208,8 @@ class _Observer:
         for name, access in sorted(self.listed.items()):
             if name in self.directories:
                 continue
-            now = self.surroundings.listing_of(name, made)
-            found[name] = now
-            if access.names is None or self.surroundings.listing_of(name, made, entries=access.names) != now:
+            found[name] = self.surroundings.listing_of(name, made)
+            if access.names is None or not self.surroundings.has_listed(name, made, access.names):
                 self.blame("inputs-changed", f"the listing of {name} changed during the run")
         return found
 

@@ -141,27 +141,44 @@ class Surroundings:
                 self._listings[name] = None
         return self._listings[name]
 
-    def listing_of(self, name: str, made: Iterable[str], entries: Iterable[str] | None = None) -> str:
+    def listing_of(self, name: str, made: Iterable[str]) -> str:
         """Digest a directory's names, leaving out what the run itself made and what is ignored.
 
         Args:
             name: Manifest name of the directory.
             made: Manifest names of the run's outputs and directories.
-            entries: Names as they once were; those that are there now when None.
         """
-        entries = self._entries(name) if entries is None else entries
+        entries = self._entries(name)
         if entries is None:
             return MISSING
-        entries = sorted({entry.rstrip("/") for entry in entries})
+        return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, entries))).digest())
+
+    def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
+        """Say whether a directory holds the names it once held, apart from what the run made and what is ignored.
+
+        Args:
+            name: Manifest name of the directory.
+            made: Manifest names of the run's outputs and directories.
+            entries: Names as they once were, with or without a slash behind directories.
+        """
+        now = self._entries(name)
+        if now is None:
+            return False
+        listed = [
+            {entry.rstrip("/") for entry in self._foreign(name, made, names)} for names in (now, entries)
+        ]
+        return listed[0] == listed[1]
+
+    def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
+        """Return the manifest names of entries that are not the run's own and not ignored, in order."""
         path = self.project.path_of(name)
         own = set(made)
-        kept = [
+        return [
             visible
-            for entry in entries
-            if not self.project.is_ignored(f"{path}/{entry}")
-            and (visible := self.project.name_of(f"{path}/{entry}")) not in own
+            for entry in sorted(entries)
+            if not self.project.is_ignored(f"{path}/{entry}".rstrip("/"))
+            and (visible := self.project.name_of(f"{path}/{entry}")).rstrip("/") not in own
         ]
-        return b64u(hashlib.sha256(canonical_json(kept)).digest())
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
