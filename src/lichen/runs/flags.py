@@ -120,26 +120,31 @@ def suspects(workspace: Workspace, limit: int = 20) -> list[Suspect]:
     """
     connection = workspace.ledger.connection
     flagged: Counter[int] = Counter()
-    named: Counter[int] = Counter()
+    named: Counter[bytes] = Counter()
+    published = _published(workspace)
+    digest_of = {index: digest for digest, (indices, _) in published.items() for index in indices}
     for target, text in connection.execute("SELECT target, said FROM view_flag WHERE kind = 'flag'"):
         said = json.loads(text)
         flagged[_work_behind(workspace, int(target))] += 1
         for entry in said.get("data", ()):
-            named[int(entry)] += _WEIGHT[said.get("severity", "medium")]
+            named[digest_of[int(entry)]] += _WEIGHT[said.get("severity", "medium")]
     used = _uses(workspace)
+    for digest in named:
+        used.setdefault(digest, set())
     all_work = set().union(*used.values()) if used else set()
     base_rate = (sum(1 for index in all_work if flagged[index]) + 1) / (len(all_work) + 2)
-    entries = {digest: _published(workspace, digest) for digest in used}
     found = []
     for digest, work in used.items():
-        index, title = entries[digest]
-        hits = sum(1 for entry in work if flagged[entry])
-        direct = named[index] if index is not None else 0
+        entries, title = published.get(digest, ([None], f"data {digest.hex()[:12]}… (not published)"))
+        hits = sum(1 for each in work if flagged[each])
+        direct = named[digest]
         if not hits and not direct:
             continue
         score = ((hits + direct + 1) / (len(work) + direct + 2)) / base_rate
-        flag_count = sum(flagged[entry] for entry in work) + direct
-        found.append(Suspect(digest.hex(), title, index, score, flag_count, len(work), tuple(sorted(work))))
+        flag_count = sum(flagged[each] for each in work) + direct
+        found.append(
+            Suspect(digest.hex(), title, entries[0], score, flag_count, len(work), tuple(sorted(work)))
+        )
     return sorted(found, key=lambda item: (-item.score, -item.flag_count, item.digest))[:limit]
 
 
@@ -171,10 +176,11 @@ def _work_behind(workspace: Workspace, index: int) -> int:
     return int(row[0]) if row and row[0] is not None else index
 
 
-def _published(workspace: Workspace, digest: bytes) -> tuple[int | None, str]:
+def _published(workspace: Workspace) -> dict[bytes, tuple[list[int], str]]:
+    """Return the entries and the first name of all published data, by keyed digest."""
+    found: dict[bytes, tuple[list[int], str]] = {}
     for index, name, sha256 in workspace.ledger.connection.execute(
         "SELECT idx, name, sha256 FROM view_artefact WHERE kind = 'data' ORDER BY idx"
     ):
-        if data_key(sha256, workspace.group_key) == digest:
-            return int(index), str(name)
-    return None, f"data {digest.hex()[:12]}… (not published)"
+        found.setdefault(data_key(sha256, workspace.group_key), ([], str(name)))[0].append(int(index))
+    return found
