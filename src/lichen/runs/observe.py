@@ -285,8 +285,9 @@ def observe(
 def _take_links(observer: _Observer) -> None:
     """Note symbolic links on the way to inputs.
 
-    A program that resolves ``current`` before it opens ``run-7/data`` is seen to open the second name only. So every link that leads
-    to an input counts: those in the project, as far as it can be walked, and those beside an input or a directory above it.
+    A program that resolves ``current`` before it opens ``run-7/data`` is seen to open the second name only. So every link that
+    leads to an input counts: those in the project, as far as it can be walked, and those beside an input outside or beside a
+    directory above it. Links to the whole project do not: a colleague's checkout has others.
     """
     surroundings = observer.surroundings
     project = surroundings.project
@@ -294,15 +295,15 @@ def _take_links(observer: _Observer) -> None:
         os.path.realpath(project.path_of(name)) for name in (*observer.code, *observer.data) if name != STDIN
     ]
     ways = {str(above) for path in inputs for above in (Path(path), *Path(path).parents)}
-    places = {*_directories_of(str(project.root)), *(way for way in ways if len(Path(way).parts) > 2)}
+    around = {str(above) for above in project.root.parents}
+    ways -= {str(project.root), *around}
+    places = {*_directories_of(str(project.root)), *(str(Path(way).parent) for way in ways)} - around
     for place in places:
         with contextlib.suppress(OSError), os.scandir(place) as entries:
             for entry in itertools.islice(entries, _ENTRIES_MAX):
-                if (
-                    entry.is_symlink()
-                    and os.path.realpath(entry.path) in ways
-                    and not project.is_ignored(entry.path)
-                ):
+                if not entry.is_symlink() or os.path.realpath(entry.path) not in ways:
+                    continue
+                if not project.is_ignored(entry.path):
                     name = project.name_of(entry.path)
                     observer.present[name] = surroundings.link_of(name)
 

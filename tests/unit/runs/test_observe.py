@@ -478,3 +478,25 @@ def test_a_secret_makes_a_run_of_a_public_ledger_unrepeatable(clinic: Clinic) ->
         assert codes(seen) == ["secret"]
     else:
         assert seen.reusable
+
+
+# symbolic links
+
+
+def test_links_that_lead_to_an_input_are_items(clinic: Clinic) -> None:
+    """A program that resolves ``current`` is seen to open the resolved name only."""
+    clinic.write("runs/1/weights", "one")
+    clinic.write("runs/2/weights", "two")
+    Path(clinic.path("runs/current")).symlink_to("1")
+    Path(clinic.path("runs/other")).symlink_to("2")
+    seen = clinic.observe(Trace(accesses=(clinic.access("read", "runs/1/weights"),)))
+    assert seen.manifest.present == {"{project}/runs/current": "link 1"}
+    assert seen.reusable
+
+
+def test_a_link_to_the_whole_project_is_no_item(clinic: Clinic) -> None:
+    clinic.write("a.csv", "1")
+    project = Path(clinic.path("a.csv")).parent
+    (project.parent / "checkout").symlink_to(project)
+    seen = clinic.observe(Trace(accesses=(clinic.access("read", "a.csv"),)))
+    assert seen.manifest.present == {}
