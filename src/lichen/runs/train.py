@@ -155,6 +155,7 @@ def _watch(
     """Run the command; tracing and metering may fail without it noticing."""
     from lichen.energy.attribution import TreeAccount
     from lichen.energy.meter import Meter
+    from lichen.runs.signal_relay import withheld_signals
     from lichen.runs.supervise import supervise
     from lichen.runs.trace.trace import Trace
     from lichen.runs.trace.tracer import Tracer
@@ -174,7 +175,8 @@ def _watch(
     try:
         environment = tracer.environment(environment)
         mark(environment, scratch.name, tracer.run_directory)
-        tracer.start()
+        with withheld_signals():  # threads it may start must not take signals that are the command's
+            tracer.start()
     except (LichenError, OSError) as error:
         warnings.append(f"the run is not traced: {error}")
     meter = None
