@@ -77,7 +77,9 @@ def read_key(path: Path) -> SigningKey:
         # Without O_NONBLOCK, opening a FIFO would wait for a writer before it could be refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise KeyFileError(f"no key file at {path}", remedy="Make one with `lichen key make`; `lichen init` makes one, too.") from error
+        raise KeyFileError(
+            f"no key file at {path}", remedy="Make one with `lichen key make`; `lichen init` makes one, too."
+        ) from error
     except OSError as error:
         raise KeyFileError(f"cannot open key file {path}: {error.strerror}") from error
     try:
