@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lichen.contracts import default_contracts
+from lichen.contracts.members import Members
 from lichen.errors import EncodingError, UsageError
 from lichen.ledger.ports import StateWrite
 from lichen.ledger.rulebook import Rulebook
@@ -54,9 +55,9 @@ def test_kinds_belong_to_one_contract(genesis):
 
 
 def test_keys_are_one_contracts_business(site):
-    class Guard(type(default_contracts()[0])):
+    class Guard(Members):
         name = "notes"
-        kinds = frozenset()
+        kinds: frozenset[str] = frozenset()
 
     with pytest.raises(UsageError, match="found 2"):
         Rulebook(site.genesis(contracts={"members": 1, "notes": 1}), [*default_contracts(), Guard()])

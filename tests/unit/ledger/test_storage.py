@@ -459,7 +459,7 @@ def test_opening_reads_the_same_few_pages_whatever_the_size(site, filled, tmp_pa
     """Nothing is scanned: the queries of an opening are the same for 2 entries as for 600."""
 
     def queries(directory, key):
-        seen = []
+        seen: list[str] = []
         connect = sqlite3.connect
 
         def traced(*arguments, **options):

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ class Supervised:
             process.communicate() if not process.stdout.closed else process.wait()
             process.stderr.close()
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         return json.loads(self.report_path.read_text())
 
 
@@ -544,7 +545,7 @@ def test_account_and_tracer_are_asked_in_order() -> None:
     account, tracer = PlainAccount(), PlainTracer()
     outcome = supervise(["sh", "-c", "sleep 0.3; exit 8"], account=account, tracer=tracer)
     assert outcome.exit_status == 8
-    assert outcome.usage == "usage"
+    assert str(outcome.usage) == "usage"
     assert outcome.warnings == ()
     assert account.calls[:3] == ["prepare", "child_setup", "started"]
     assert account.calls[-1] == "finish"
