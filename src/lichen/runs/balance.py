@@ -44,6 +44,7 @@ __all__ = [
 COUNTERFACTUAL = "without the ledger, the member who got an answer would have done the work once more, at the joules measured when it was done"
 OWN_COST_FILE = "own-cost.jsonl"
 _STORAGE_KWH_PER_TB_MONTH = (0.88 * 0.3, 0.88, 0.88 * 2.0)
+_FIGURE_MAX = 1e15  # seconds or bytes; no process used more, and NaN is not below it
 _MONTH_SECONDS = 365.25 / 12 * 86_400
 
 
@@ -145,10 +146,18 @@ def _own_lines(path: Path) -> Iterator[dict[str, Any]]:
             for line in lines:
                 with contextlib.suppress(ValueError):  # a torn last line
                     value = json.loads(line)
-                    if isinstance(value, dict) and isinstance(value.get("cpu_seconds"), int | float):
+                    if _makes_sense(value):
                         yield value
     except FileNotFoundError:
         return
+
+
+def _makes_sense(value: object) -> bool:
+    """Say whether a line is one that :func:`record_own_cost` can have written."""
+    if not isinstance(value, dict) or not isinstance(value.get("command"), str):
+        return False
+    figures = (value.get("cpu_seconds"), value.get("peak_rss_bytes", 0))
+    return all(type(figure) in (int, float) and 0 <= figure < _FIGURE_MAX for figure in figures)
 
 
 def joules_of_own_seconds(cpu_seconds: float, peak_rss_bytes: int) -> Measurement:
