@@ -128,6 +128,13 @@ def answer_lines(
     elif answer.difference is not None and answer.compared is not None:
         where = f"entry {answer.compared.index} by {answer.compared.member}"
         lines.append(f"not answered by {where}: {answer.difference.describe()}")
+    elif answer.compared is not None and not answer.compared.reusable:
+        run = answer.compared
+        how = f"ended with status {run.exit_status}" if run.status == "failed" else run.reason or run.status
+        lines.append(
+            f"entry {run.index} by {run.member} is the same work and no answer: {how}; "
+            f"it took {format_energy(run.energy_joules, run.relative_u95)}"
+        )
     lines += nearest_lines(answer, nearest)
     if estimate is not None:
         lines.append(describe_estimate(estimate))
