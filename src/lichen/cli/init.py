@@ -36,7 +36,7 @@ __all__ = ["init_command"]
     "--private/--public",
     "private",
     default=True,
-    help="Private (the default): file names and equal small data cannot be guessed from entries.",
+    help="Private (the default): entries hold no file names, and inputs only as keyed digests; outputs stand by their digest.",
 )
 @click.option(
     "--fork-from",

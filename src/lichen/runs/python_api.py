@@ -299,7 +299,7 @@ class Run:
         )  # fmt: skip
         concealer = Concealer(workspace.group_key)
         self._command = plain.with_declared(concealer.values(self._request.params), self._request.seed)
-        interpreter = probe_interpreter(sys.executable, workspace.cache_directory)
+        interpreter = probe_interpreter(sys.executable, workspace.own_cache_directory)
         self._surroundings = Surroundings(
             project,
             lambda path: workspace.digests.digest_file(Path(path)),

@@ -61,7 +61,7 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         shown=concealer.words(request.argv),
     ).with_declared(concealer.values(request.params), (*request.seed, *project.config.seed))
     interpreter = (
-        probe_interpreter(command.executable, workspace.cache_directory)
+        probe_interpreter(command.executable, workspace.own_cache_directory)
         if command.is_python and command.executable
         else None
     )

@@ -200,6 +200,11 @@ class Workspace:
         return lichen_home() / "spool" / self.ledger.id[:16]
 
     @property
+    def own_cache_directory(self) -> Path:
+        """Where files lie that only this user may write, because answers are believed on their word."""
+        return lichen_home() / "cache"
+
+    @property
     def cache_directory(self) -> Path:
         """Where rebuildable files lie."""
         return self.directory / "cache"
@@ -209,7 +214,7 @@ class Workspace:
         """Digests of files already hashed."""
         from lichen.content.digest_cache import DigestCache
 
-        cache = DigestCache(self.cache_directory / "digests.sqlite")
+        cache = DigestCache(self.own_cache_directory / "digests.sqlite")
         self._open.callback(cache.close)
         return cache
 
