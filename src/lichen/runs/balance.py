@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lichen.encoding.statement import Statement
 from lichen.units import joules_from_kilowatt_hours
@@ -157,7 +157,11 @@ def _makes_sense(value: object) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("command"), str):
         return False
     figures = (value.get("cpu_seconds"), value.get("peak_rss_bytes", 0))
-    return all(type(figure) in (int, float) and 0 <= figure < _FIGURE_MAX for figure in figures)
+    return all(_is_number(figure) and 0 <= figure < _FIGURE_MAX for figure in figures)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def joules_of_own_seconds(cpu_seconds: float, peak_rss_bytes: int) -> Measurement:
