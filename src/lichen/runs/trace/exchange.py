@@ -56,7 +56,7 @@ def read_trace(path: Path) -> Trace:
             name: tuple(item) if name in _TUPLES else item for name, item in value.items() if name in known
         }
         return Trace(accesses=accesses, processes=processes, **rest)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise EncodingError(f"the trace of another process in {path} cannot be read: {error}") from error
 
 
