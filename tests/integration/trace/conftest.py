@@ -71,6 +71,7 @@ class Project:
         stdin: str | None = None,
         watch: Sequence[Path] = (),
         during: Callable[[], object] | None = None,
+        wrapped: bool = True,
     ) -> Result:
         """Run a command; a name ending in .py is run by this interpreter."""
         if command[0].endswith(".py"):
@@ -88,7 +89,7 @@ class Project:
         environment = tracer.environment(base)
         tracer.start()
         process = subprocess.Popen(
-            command,
+            tracer.wrap(command) if wrapped else command,
             cwd=self.root,
             env=environment,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,

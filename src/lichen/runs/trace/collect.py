@@ -12,7 +12,7 @@ import operator
 import os
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
 from lichen.runs.trace.programs import kind_of_program
+from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
 from lichen.runs.trace.trace import StatKey, Trace
 from lichen.runs.trace.variables import select_variables
 
@@ -50,6 +51,7 @@ class Evidence:
         run_directory: Where the logs are.
         watch: Stopped.
         look: What polling saw.
+        calls: What the system call filter showed; None when it was not asked for.
         has_company: Another traced run was in the watched directories; what only the watch saw written may be its work.
     """
 
@@ -60,6 +62,7 @@ class Evidence:
     run_directory: Path
     watch: DirectoryWatch
     look: ProcessLook
+    calls: SystemCallWatch | None
     has_company: bool
 
 
@@ -84,11 +87,19 @@ def collect_trace(evidence: Evidence) -> Trace:
 def _collect(evidence: Evidence) -> Trace:
     preload = read_preload_logs(evidence.run_directory) if "preload" in evidence.means else None
     agents, failures = read_agent_logs(evidence.run_directory, preload.agents if preload else None)
+    if evidence.calls is not None and evidence.calls.is_installed:
+        preload = _with_calls(preload, evidence.calls.log, agents)
     _await_end(agents, preload)
     places = _places(evidence, agents, preload)
     verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)
     for failure in failures:
         verdict.blame("agent", failure)
+    if evidence.calls is not None and not evidence.calls.is_installed:
+        verdict.blame(
+            "seccomp", "the kernel refused the filter, or the command was started without its launcher"
+        )
+    if evidence.calls is not None and "preload" not in evidence.means:
+        verdict.take_all_variables()  # which of them native programs asked for is not seen
     for pid, name in _still_running(agents, preload):
         verdict.blame("still-running", f"process {pid} ({name}) outlives the run")
     table = _table(evidence, places, agents, preload, verdict)
@@ -131,13 +142,44 @@ def _collect(evidence: Evidence) -> Trace:
     )
 
 
+def _with_calls(preload: PreloadLog | None, calls: PreloadLog, agents: Sequence[AgentLog]) -> PreloadLog:
+    """Let system calls say which programs ran and what they opened; the library's log adds variables and mappings."""
+    reported = [*(preload.records if preload else ()), *(record for log in agents for record in log.records)]
+    known = {record.path for record in reported if record.kind in (Kind.STAT, Kind.OPEN)}
+    directories = _module_directories(agents)
+    records = list(calls.records)
+    if agents:
+        modules = {
+            record.path.rpartition("/")[0].removesuffix("/__pycache__")
+            for record in records
+            if record.path.endswith(".pyc")
+        }
+        records = without_imports(records, known, directories | modules)
+    images = [image for image in calls.images if LAUNCHER not in image.argv]
+    stdin = images[0].stdin if images else None
+    reads = {(stdin.dev, stdin.ino)} if stdin is not None and images[0].stdin_type in (1, 8, 12) else set()
+    merged = replace(calls, records=records, images=images, stdin_reads=reads)
+    if preload is None:
+        return merged
+    return replace(
+        preload,
+        records=sorted([*preload.records, *records], key=_TIME),
+        images=images,
+        starts=calls.starts,
+        connects=preload.connects + calls.connects,
+        failed=preload.failed or calls.failed,
+        used_ring=False,  # the filter refuses it
+    )
+
+
 def _peers(agents: Sequence[AgentLog], preload: PreloadLog | None) -> tuple[str, ...]:
     connects = [peer for log in agents for peer in log.connects]
     binds = [own for log in agents for own in log.binds]
     if preload is None:
         return outside_peers(connects, binds)
-    binds = preload.binds  # with the ports that "any free port" became
-    return outside_peers(connects + preload.connects, binds, preload.visitors)
+    if not any(address[1:2] == (0,) for family, address in preload.binds if family != 1):
+        binds = []  # the library's have the ports that "any free port" became
+    return outside_peers(connects + preload.connects, binds + preload.binds, preload.visitors)
 
 
 def _places(evidence: Evidence, agents: Sequence[AgentLog], preload: PreloadLog | None) -> Places:

@@ -88,6 +88,14 @@ class Verdict:
             if any("ENVIRON" in word for word in argv):
                 self.whole_environment = True
 
+    def take_all_variables(self) -> None:
+        """Take every variable as asked for when a program ran whose questions were not seen."""
+        native = [process for process in self.processes if process.kind == "native"]
+        if any(
+            os.path.basename(process.path) not in programs.HARMLESS | programs.READERS for process in native
+        ):
+            self.whole_environment = True
+
     def check_place(self, names: Iterable[str]) -> None:
         """Blame a program whose work happens elsewhere, by any of its names."""
         for name in sorted(programs.REMOTE.keys() & set(names)):

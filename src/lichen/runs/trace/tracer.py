@@ -5,7 +5,7 @@ Use::
     tracer = Tracer(project_root, watch_directories=[data])
     environment = tracer.environment(os.environ)
     tracer.start()
-    ...  # start the command with that environment; call tracer.poll() now and then
+    ...  # start tracer.wrap(command) with that environment; call tracer.poll() now and then
     trace = tracer.finish()
 
 ``start`` comes before the command is started, ``finish`` after its last process has ended. Nothing here may disturb the
@@ -22,6 +22,7 @@ import importlib.util
 import os
 import py_compile
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from lichen.runs.trace.literals import likely_directories
 from lichen.runs.trace.preload import build_library, preloaded_environment, prepare_log
 from lichen.runs.trace.presence import Presence
 from lichen.runs.trace.procfs import ProcessLook
+from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch
 from lichen.runs.trace.trace import Trace
 
 __all__ = ["AGENT_DIRECTORY", "MEANS", "RUN_DIRECTORY", "TRACE_DIRECTORY", "Tracer"]
@@ -42,7 +44,7 @@ TRACE_DIRECTORY = "LICHEN_TRACE_DIR"
 """Variable that tells the agent and the preload library where to write."""
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
 """Variable that tells ``lichen.log`` where its file is."""
-MEANS = ("audit", "preload", "inotify")
+MEANS = ("audit", "preload", "inotify", "seccomp")
 
 
 class Tracer:
@@ -82,7 +84,7 @@ class Tracer:
             )
         self.project_root = os.path.abspath(project_root)
         self.watch_directories = [os.path.abspath(directory) for directory in watch_directories]
-        self.means = tuple(means) if means is not None else MEANS
+        self.means = tuple(means) if means is not None else ("audit", "preload", "inotify")
         self._is_automatic = means is None
         self.command = tuple(command)
         self._cache = Path(cache_directory) if cache_directory is not None else None
@@ -103,6 +105,7 @@ class Tracer:
         self._watch = DirectoryWatch()
         self._look = ProcessLook()
         self._presence: Presence | None = None
+        self._calls = SystemCallWatch() if "seccomp" in self.means else None
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment the command must be started with.
@@ -137,6 +140,16 @@ class Tracer:
             self.means = tuple(name for name in self.means if name != superfluous)
         return environment
 
+    def wrap(self, command: Sequence[str]) -> list[str]:
+        """Return the command to start instead of this one; another one only when ``seccomp`` was asked for.
+
+        Args:
+            command: Program and arguments.
+        """
+        if self._calls is None or not (self._calls.address or self._calls.start()):
+            return list(command)
+        return [sys.executable, "-I", "-S", LAUNCHER, self._calls.address, *command]
+
     def start(self) -> None:
         """Begin to watch; call it before the command is started."""
         if "inotify" in self.means:
@@ -144,13 +157,13 @@ class Tracer:
             if "preload" not in self.means and self.command:
                 roots += likely_directories(self.command, os.getcwd(), roots)
             self._watch.start(roots)
-            if "preload" not in self.means:
+            if "preload" not in self.means and self._calls is None:
                 self._presence = Presence.announce(roots)
 
     def poll(self) -> None:
         """Look at the live processes; call it now and then while the command runs."""
-        if "preload" in self.means:
-            return  # the library misses nothing that a look could find
+        if "preload" in self.means or self._calls is not None:
+            return  # nothing is missed that a look could find
         self._look.look()
         if "inotify" in self.means:
             for path in list(self._look.opened):
@@ -167,6 +180,8 @@ class Tracer:
         try:
             if "inotify" in self.means:
                 self._watch.stop()
+            if self._calls is not None:
+                self._calls.stop()
             evidence = Evidence(
                 project_root=self.project_root,
                 own=tuple(self._own),
@@ -175,6 +190,7 @@ class Tracer:
                 run_directory=self.run_directory,
                 watch=self._watch,
                 look=self._look,
+                calls=self._calls,
                 has_company=self._presence is not None and self._presence.withdraw(),
             )
             self._hand_up()
