@@ -42,9 +42,21 @@ class Meeting:
         self.rank = rank
         self._rendezvous = Rendezvous(workspace.directory / "ranks", rank)
 
-    def agrees_to_train(self, hit: int | None) -> bool:
-        """Propose a hit, or to train; return what the first of all decided."""
-        return self._rendezvous.agree("train" if hit is None else f"hit {hit}") == "train"
+    def agree(self, hit: int | None) -> int | None:
+        """Propose a hit, or to train; return what the first of all decided.
+
+        Args:
+            hit: Entry that this process would take; None to train.
+
+        Returns:
+            Entry that all take; None when all train.
+
+        Raises:
+            StorageError: The decision cannot be written or read.
+        """
+        decided = self._rendezvous.agree("train" if hit is None else f"hit {hit}")
+        index = decided.removeprefix("hit ")
+        return int(index) if index != decided and index.isdigit() else None
 
     def leave(self, watched: Watched) -> None:
         """Leave this process's part to rank 0."""

@@ -13,12 +13,13 @@ from typing import IO, TYPE_CHECKING
 from lichen.errors import LichenError, StorageError, UsageError
 from lichen.runs.command import Command
 from lichen.runs.concealment import Concealer
-from lichen.runs.hit import absolute_paths, take_hit
+from lichen.runs.hit import absolute_paths, take_hit, verify_answer
 from lichen.runs.interpreter import probe_interpreter
 from lichen.runs.launchers import LAUNCHER_VARIABLE
-from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, look_up, nearest_runs, runs_by
+from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, earlier_run, look_up, nearest_runs, runs_by
 from lichen.runs.manifest import command_key
 from lichen.runs.request import Estimate, RunResult
+from lichen.runs.restore import plan_restore
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
 
@@ -151,23 +152,64 @@ def _answer_rank(
 ) -> RunResult:
     """Answer or run one process of a distributed run, as the first of them decides for all."""
     from lichen.runs.ranked import Meeting, as_first_rank
-    from lichen.runs.train import train
+    from lichen.runs.train import run_unrecorded, train
 
-    meeting = Meeting(workspace, rank)
     surroundings.environ = as_first_rank(surroundings.environ)
-    answer = None if request.rerun else ask(workspace, request, command, surroundings)[0]
-    hit = answer.run.index if answer is not None and answer.kind == "hit" and answer.run is not None else None
-    if meeting.agrees_to_train(hit) or answer is None or answer.run is None:
+    answer = None if request.rerun else _answer_for_ranks(workspace, request, command, surroundings, narrator)
+    try:
+        meeting = Meeting(workspace, rank)
+        agreed = meeting.agree(answer.run.index if answer is not None and answer.run is not None else None)
+    except StorageError as error:  # what one process did alone must never stand for the work of all
+        narrator.warning(f"the processes of this run cannot meet, so it is not recorded: {error}")
+        return run_unrecorded(request)
+    if agreed is None:
         return train(workspace, request, command, surroundings, narrator, parent=parent, meeting=meeting)
+    if answer is None or answer.run is None or answer.run.index != agreed:
+        run = earlier_run(workspace.ledger.connection, agreed)
+        if run is None:
+            raise StorageError(
+                f"another process of this run takes entry {agreed}, which is no run here",
+                remedy="Let all processes use one ledger, or use --rerun.",
+            )
+        answer = Answer("hit", run, workspace.manifest(run.manifest_cid))
+    assert answer.run is not None
     if rank.is_first:
-        outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
-        taken = take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
-        if taken is not None:
-            return taken
+        taken = take_hit(workspace, request, answer, narrator, declared_outputs=_declared(workspace, request))
+        if taken is None:
+            raise StorageError(
+                f"entry {agreed}, which all processes of this run take, is no longer whole in the store",
+                remedy="Start them again with --rerun.",
+            )
+        return taken
     run = answer.run
     return RunResult(
         "hit", run.exit_status or 0, record=run.index, author=run.member, metrics=run.metrics, answer=answer
     )
+
+
+def _declared(workspace: Workspace, request: RunRequest) -> tuple[str, ...]:
+    return absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
+
+
+def _answer_for_ranks(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+) -> Answer | None:
+    """Return a hit that can be put back whole: once the processes have agreed on it, there is no way back."""
+    try:
+        answer = ask(workspace, request, command, surroundings)[0]
+        if answer.kind != "hit" or answer.run is None or answer.manifest is None:
+            return None
+        own = answer.run.member == workspace.member
+        verify_answer(workspace, answer)
+        plan = plan_restore(workspace, answer.manifest, own=own, declared=_declared(workspace, request))
+    except Exception as error:  # whatever it is, a look-up that fails must not keep the command from running
+        narrator.warning(f"the ledger has no answer that can be taken: {_in_words(error)}")
+        return None
+    return None if plan.missing else answer
 
 
 def _try_ledger(
@@ -192,7 +234,7 @@ def _try_ledger(
     if answer.kind == "hit":
         assert answer.run is not None
         if _count_own(workspace, answer.run) >= request.repeat or answer.run.member != workspace.member:
-            outputs = absolute_paths((*request.out, *workspace.project.config.out), workspace.project.root)
+            outputs = _declared(workspace, request)
             try:
                 return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
             except StorageError:

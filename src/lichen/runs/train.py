@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lichen.runs.trace.trace import Trace
     from lichen.runs.workspace import Workspace
 
-__all__ = ["Watched", "train"]
+__all__ = ["Watched", "run_unrecorded", "train"]
 
 _STDOUT_KEPT_BYTES = 4 * 1024 * 1024
 
@@ -99,6 +99,11 @@ def train(
                 narrator.warning(f"the other ranks of this run are not in its record: {error}")
                 if not meeting.rank.is_first:
                     return _unrecorded(request, watched)
+                reasons = (
+                    *watched.trace.reasons,
+                    "rank-missing: the parts of the other ranks cannot be read",
+                )
+                watched = replace(watched, trace=replace(watched.trace, complete=False, reasons=reasons))
         if watched.outcome.start_error is not None:
             narrator.warning(watched.outcome.start_error)
             return RunResult("failed", watched.outcome.exit_status, outcome=watched.outcome)
@@ -111,6 +116,14 @@ def train(
         except Exception as error:  # whatever it is, the command has ended well or badly on its own
             narrator.warning(f"this run was not recorded: {_in_words(error)}")
             return _unrecorded(request, watched)
+
+
+def run_unrecorded(request: RunRequest) -> RunResult:
+    """Run a command of which nothing can be recorded."""
+    from lichen.runs.supervise import supervise
+    from lichen.runs.trace.trace import Trace
+
+    return _unrecorded(request, Watched(supervise(request.argv), Trace(), None, []))
 
 
 def _unrecorded(request: RunRequest, watched: Watched) -> RunResult:
