@@ -102,7 +102,7 @@ def _put_or_keep(workspace: Workspace, data: bytes, kept: list[SpooledOutput]) -
     """Store private bytes; when the store fails, keep them in the fallback spool and say where."""
     try:
         return workspace.put_private(data)
-    except (StorageError, OSError):
+    except (LichenError, OSError):
         sealed = workspace.seal_private(data)
         names = hash_bytes(sealed)
         directory = workspace.fallback_spool / "artefacts"

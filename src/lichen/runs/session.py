@@ -377,6 +377,12 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     from lichen.encoding.statement import Statement
     from lichen.runs.spool import Spool
 
+    try:
+        _ = workspace.store
+    except LichenError as error:  # without their artefacts the records would tell nobody anything
+        narrator.warning(f"spooled records go on waiting: {error}")
+        return 0
+
     def append(payload: bytes) -> None:
         workspace.ledger.append_signed(Statement.from_bytes(payload), workspace.identity.key, seal=True)
 
