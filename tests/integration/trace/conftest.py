@@ -50,10 +50,10 @@ class Result:
 class Project:
     """A directory with files, in which commands are run under the tracer."""
 
-    def __init__(self, root: Path, scratch: Path, library_cache: Path) -> None:
+    def __init__(self, root: Path, scratch: Path, compiled_cache: Path) -> None:
         self.root = root
         self.scratch = scratch
-        self.library_cache = library_cache
+        self.compiled_cache = compiled_cache
 
     def write(self, name: str, content: str | bytes = "") -> Path:
         path = self.root / name
@@ -81,7 +81,7 @@ class Project:
             watch_directories=watch,
             means=means,
             scratch_directory=self.scratch,
-            cache_directory=self.library_cache,
+            cache_directory=self.compiled_cache,
             command=command,
         )
         base = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "COLUMNS")}
@@ -117,21 +117,21 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def library_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the preload library is kept during the tests."""
     return tmp_path_factory.getbasetemp().parent / "lichen-preload"
 
 
 @pytest.fixture
-def project(tmp_path: Path, library_cache: Path) -> Project:
+def project(tmp_path: Path, compiled_cache: Path) -> Project:
     """An empty project."""
     root = tmp_path / "project"
     root.mkdir()
-    return Project(root, tmp_path / "scratch", library_cache)
+    return Project(root, tmp_path / "scratch", compiled_cache)
 
 
 @pytest.fixture
-def needs_preload(library_cache: Path) -> None:
+def needs_preload(compiled_cache: Path) -> None:
     """Skip on machines where the preload library cannot be built."""
-    if build_library(library_cache) is None:
+    if build_library(compiled_cache) is None:
         pytest.skip("the preload library needs 64-bit Linux and a C compiler")

@@ -124,7 +124,7 @@ def test_python_path_is_kept(project: Project, means: tuple[str, ...] | None) ->
 def test_descriptors_are_not_taken(project: Project, means: tuple[str, ...] | None) -> None:
     project.write("main.py", "import os; print(len(os.listdir('/proc/self/fd')))")
     taken = int(project.run("main.py", means=means).stdout) - int(untraced(project, "main.py").stdout)
-    has_library = means is None and build_library(project.library_cache) is not None
+    has_library = means is None and build_library(project.compiled_cache) is not None
     assert taken <= (0 if has_library or sys.version_info >= (3, 13) else 1), "mmap keeps one before 3.13"
 
 

@@ -310,7 +310,7 @@ def test_a_traced_run_inside_a_traced_run(project: Project) -> None:
         f"""
         import os, subprocess, sys
         from lichen.runs.trace.tracer import Tracer
-        tracer = Tracer('.', cache_directory={str(project.library_cache)!r})
+        tracer = Tracer('.', cache_directory={str(project.compiled_cache)!r})
         environment = tracer.environment(os.environ)
         tracer.start()
         subprocess.run([sys.executable, 'inner.py'], env=environment, check=True)

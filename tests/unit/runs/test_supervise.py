@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -518,11 +519,9 @@ class PlainAccount:
     def reap(self) -> list[tuple[int, int]]:
         self._call("reap")
         found = []
-        try:
+        with contextlib.suppress(ChildProcessError):  # nobody is left to wait for
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 found.append(ended)
-        except ChildProcessError:
-            pass
         return found
 
     def finish(self) -> str:

@@ -10,8 +10,8 @@ from lichen.runs.trace.places import Places, normalise
 @pytest.fixture
 def places() -> Places:
     found = Places(
-        "/opt/conda/work/project",
-        ["/opt/conda/work/project/.cache/lichen"],
+        "/opt/conda/jobs/project",
+        ["/opt/conda/jobs/project/.cache/lichen"],
         {"HOME": "/home/ann", "TMPDIR": "/scratch/tmp"},
     )
     found.add_interpreter(
@@ -29,10 +29,10 @@ def places() -> Places:
 @pytest.mark.parametrize(
     ("path", "place"),
     [
-        ("/opt/conda/work/project/train.py", "project"),
-        ("/opt/conda/work/project/.lichen/ledger.sqlite", "own"),
-        ("/opt/conda/work/project/.cache/lichen/x", "own"),
-        ("/opt/conda/work/project/pkg/__pycache__/a.pyc", "bytecode"),
+        ("/opt/conda/jobs/project/train.py", "project"),
+        ("/opt/conda/jobs/project/.lichen/ledger.sqlite", "own"),
+        ("/opt/conda/jobs/project/.cache/lichen/x", "own"),
+        ("/opt/conda/jobs/project/pkg/__pycache__/a.pyc", "bytecode"),
         ("/opt/conda/lib/python3.12/json/__init__.py", "interpreter"),
         ("/opt/conda/lib/python3.12/site-packages/numpy/__init__.py", "site"),
         ("/home/ann/.local/lib/python3.12/site-packages/x.py", "site"),
@@ -76,7 +76,7 @@ def test_a_virtual_environment_in_the_project_is_not_the_project() -> None:
 
 def test_bytecode_kept_apart(places: Places) -> None:
     places.add_bytecode_tree("/home/ann/bytecode")
-    assert places.of("/home/ann/bytecode/opt/conda/work/project/a.cpython-312.pyc") == "bytecode"
+    assert places.of("/home/ann/bytecode/opt/conda/jobs/project/a.cpython-312.pyc") == "bytecode"
 
 
 @pytest.mark.parametrize(
