@@ -27,7 +27,7 @@ UNFINISHED = re.compile(
         )
     )
 )
-MACHINE_PATH = re.compile(r"(?<![\w.])/root/")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|root)/")
 GENERIC_ROOMS = frozenset({"utils", "util", "common", "core", "helpers", "misc"})
 
 
