@@ -21,7 +21,7 @@ from lichen.errors import LichenError
 from lichen.runs.config import lichen_home
 from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.manifest import Manifest, Output
-from lichen.runs.surroundings import ALWAYS_VARIABLES, MISSING, STDIN, Surroundings
+from lichen.runs.surroundings import ALWAYS_VARIABLES, FILE_MARK, MISSING, STDIN, Surroundings
 
 if TYPE_CHECKING:
     from lichen.runs.command import Command
@@ -122,8 +122,12 @@ class _Observer:
             self.listed[name] = kinds["list"]
         if "stat" in kinds and not kinds.keys() & {"read", "absent", "list", "exec"}:
             presence = self.surroundings.presence_of(name)
-            if presence != MISSING and "write" not in kinds:
+            if "write" not in kinds and presence != MISSING:
                 self.present[name] = presence
+            elif "write" in kinds and kinds["stat"].stat is not None and presence.isdigit():
+                self.present[name] = (
+                    FILE_MARK  # it was there, and the run may have gone another way because of it
+                )
         if kinds.keys() & {"write", "append", "update"}:
             self._take_written(seen, name)
 

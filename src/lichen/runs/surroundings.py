@@ -27,6 +27,8 @@ __all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differenc
 STDIN = "{stdin}"
 MISSING = "missing"
 LINK_MARK = "link "
+FILE_MARK = "file"
+EDITED = "(edited files)"
 ALWAYS_VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
@@ -132,6 +134,13 @@ class Surroundings:
         except (OSError, ValueError, LichenError):
             return MISSING
 
+    def _presence_like(self, name: str, before: str) -> str:
+        """Say what stands at a name in the terms in which it was described before."""
+        if before.startswith(LINK_MARK):
+            return self.link_of(name)
+        now = self.presence_of(name)
+        return FILE_MARK if before == FILE_MARK and now.isdigit() else now
+
     def _entries(self, name: str) -> list[str] | None:
         if name not in self._listings:
             try:
@@ -199,8 +208,25 @@ class Surroundings:
         return self.project.generalise(self.concealer.values({name: value})[name])
 
     def versions_of(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the installed versions of distributions, ``-`` for those not there."""
-        return dict(distribution_versions(names, self.interpreter.path if self.interpreter else ()))
+        """Return the installed versions of distributions, ``-`` for those not there.
+
+        Installed files that were edited after installation stand together under ``EDITED``, since no version tells of them.
+        """
+        wanted = [name for name in names if name != EDITED]
+        if not wanted:
+            return {}
+        directories = self.interpreter.path if self.interpreter else ()
+        return {**distribution_versions(wanted, directories), EDITED: self._edited(directories, wanted)}
+
+    def _edited(self, directories: Iterable[str], names: Iterable[str]) -> str:
+        from lichen.runs.trace.distributions import changed_installed_files
+
+        existing = [directory for directory in directories if Path(directory).is_dir()]
+        digest = hashlib.sha256()
+        changed = changed_installed_files(existing, names)
+        for path in changed:
+            digest.update(f"{Path(path).name}\0{self.digest_of(self.project.name_of(path))}\0".encode())
+        return digest.hexdigest()[:16] if changed else "none"
 
     def environment_of(self, keys: Iterable[str]) -> dict[str, str]:
         """Return interpreter, architecture and driver facts by name."""
@@ -229,10 +255,7 @@ class Surroundings:
             code={name: self.digest_of(name) for name in manifest.code},
             data={name: self.digest_of(name) for name in manifest.data},
             absent=still_absent,
-            present={
-                name: self.link_of(name) if value.startswith(LINK_MARK) else self.presence_of(name)
-                for name, value in manifest.present.items()
-            },
+            present={name: self._presence_like(name, value) for name, value in manifest.present.items()},
             listings={name: self.listing_of(name, made) for name in manifest.listings},
             modules={name: self.modules_in(name, imports) for name in manifest.modules},
             variables={name: self.variable(name) for name in manifest.variables},

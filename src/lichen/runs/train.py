@@ -181,6 +181,7 @@ def _watch(
         watch_directories,
         means=_means(request.trace or project.config.trace),
         scratch_directory=scratch,
+        command=command.argv,
     )
     environment = dict(os.environ)
     if lease is not None:
@@ -201,7 +202,7 @@ def _watch(
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
     outcome = supervise(
-        command.argv,
+        tracer.wrap(command.argv),
         environment=environment,
         account=TreeAccount(on_poll=meter.poll if meter is not None else None),
         tracer=tracer,

@@ -11,7 +11,7 @@ import pytest
 
 from lichen.encoding.base import b64u
 from lichen.runs.observe import data_digests
-from lichen.runs.surroundings import ALWAYS_VARIABLES, STDIN
+from lichen.runs.surroundings import ALWAYS_VARIABLES, EDITED, STDIN
 from lichen.runs.trace.trace import Access, Trace
 
 if TYPE_CHECKING:
@@ -463,7 +463,7 @@ def test_modules_and_versions_are_items(clinic: Clinic) -> None:
     )
     assert seen.manifest.imports == ("model", "numpy")
     assert seen.manifest.modules == {"{project}": "model", "{project}/lib": ""}
-    assert seen.manifest.distributions == {"numpy": "-"}
+    assert seen.manifest.distributions == {"numpy": "-", EDITED: "none"}
     assert seen.manifest.environment["version"] == "3.11.7"
 
 
@@ -500,3 +500,14 @@ def test_a_link_to_the_whole_project_is_no_item(clinic: Clinic) -> None:
     (project.parent / "checkout").symlink_to(project)
     seen = clinic.observe(Trace(accesses=(clinic.access("read", "a.csv"),)))
     assert seen.manifest.present == {}
+
+
+def test_a_file_that_was_looked_for_and_then_replaced_is_an_item(clinic: Clinic) -> None:
+    clinic.write("out.txt", "old")
+    looked = clinic.access("stat", "out.txt", detail="type")
+    started_ns = clinic.start()
+    written = clinic.access("write", "out.txt")
+    clinic.write("out.txt", "new and longer")
+    seen = clinic.observe(Trace(accesses=(looked, written)), started_ns=started_ns)
+    assert seen.manifest.present == {"{project}/out.txt": "file"}
+    assert seen.reusable

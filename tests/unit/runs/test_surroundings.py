@@ -14,7 +14,7 @@ from lichen.runs.concealment import Concealer
 from lichen.runs.interpreter import Interpreter
 from lichen.runs.manifest import Manifest, Output
 from lichen.runs.project import Project
-from lichen.runs.surroundings import MISSING, STDIN, Difference, Surroundings, differences
+from lichen.runs.surroundings import EDITED, MISSING, STDIN, Difference, Surroundings, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +76,7 @@ def everything(root: Path, **variables: str) -> Surroundings:
 
 def test_what_did_not_change_is_the_same(before: Manifest, tmp_path: Path) -> None:
     assert everything(tmp_path).redo(before) == before
-    assert before.distributions == {"numpy": "1.26.4"}
+    assert before.distributions == {"numpy": "1.26.4", EDITED: "none"}
     assert before.present == {"{project}/config.ini": "3", "{project}/data": "directory"}
     assert MISSING not in {*before.code.values(), *before.data.values(), *before.executables.values()}
 
@@ -143,7 +143,7 @@ def test_no_interpreter_and_no_input_are_differences_and_no_match(before: Manife
     now = look(tmp_path, {"SEED": "1"}, interpreter=None).redo(before)
     assert now.environment["version"] == MISSING
     assert now.data[STDIN] == MISSING
-    assert now.distributions == {"numpy": "-"}
+    assert now.distributions == {"numpy": "-", EDITED: "none"}
     assert now.environment["machine"] == os.uname().machine
 
 
