@@ -143,8 +143,10 @@ def answer_lines(
 
 def nearest_lines(answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
     """Say which earlier work is like the request, but for what the answer is about already."""
-    taken = answer.run.index if answer.run is not None else None
-    near = [each for each in nearest if each.run.index != taken][:_NEAREST_SHOWN_MAX]
+    told = {
+        run.index for run in (answer.run, None if answer.difference else answer.compared) if run is not None
+    }
+    near = [each for each in nearest if each.run.index not in told][:_NEAREST_SHOWN_MAX]
     return [f"nearest earlier work: {describe_nearest(each)}" for each in near]
 
 
