@@ -176,7 +176,7 @@ class _Observer:
 
     def _take_written(self, seen: _Path, name: str) -> None:
         kinds = seen.by_kind
-        if "append" in kinds:
+        if "append" in kinds and kinds["append"].stat is not None:
             self.blame("appended", f"{name} existed and was appended to")
         if "update" in kinds:
             self.blame("read-then-written", f"{name} was changed in place")
@@ -188,6 +188,8 @@ class _Observer:
             if "write" in kinds and kinds["write"].detail == "deleted":
                 self.blame("deleted", f"{name} existed and was deleted")
             return  # a temporary file; it is gone
+        if "append" in kinds and kinds["append"].stat is None:
+            self.blame("appended", f"{name} was opened to append to, so a second run would add to it")
         project = self.surroundings.project
         inside = project.contains(seen.path) or any(
             _is_below(seen.path, entry) for entry in self.declared_outputs

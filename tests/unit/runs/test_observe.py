@@ -511,3 +511,13 @@ def test_a_file_that_was_looked_for_and_then_replaced_is_an_item(clinic: Clinic)
     seen = clinic.observe(Trace(accesses=(looked, written)), started_ns=started_ns)
     assert seen.manifest.present == {"{project}/out.txt": "file"}
     assert seen.reusable
+
+
+def test_a_file_opened_to_append_to_is_no_answer_even_when_it_was_not_there(clinic: Clinic) -> None:
+    appended = Access(clinic.path("run.log"), "append", None, 0, frozenset({"audit"}))
+    written = Access(clinic.path("run.log"), "write", None, 1, frozenset({"audit"}))
+    started_ns = clinic.start()
+    gone = clinic.observe(Trace(accesses=(appended, written)), started_ns=started_ns)
+    assert gone.reusable, "a temporary file"
+    clinic.write("run.log", "line")
+    assert codes(clinic.observe(Trace(accesses=(appended, written)), started_ns=started_ns)) == ["appended"]

@@ -186,6 +186,10 @@ class AccessTable:
             self._owned.add(path)
         elif state is None:
             if flags & Flag.CREATE:
+                if flags & Flag.APPEND:
+                    self._note(
+                        "append", path, None, means
+                    )  # there was nothing yet; a second run would add to it
                 self._note("write", path, None, means)
                 self._owned.add(path)
             else:

@@ -111,6 +111,13 @@ def test_opened_for_change(story: Story, flags: int, changed: bool, kind: str) -
     assert story.end() == {kind: {"a"}}
 
 
+def test_appending_to_what_is_not_there_yet_is_told(story: Story) -> None:
+    """The first run makes the file, the second would add to it."""
+    story.tell(Kind.OPEN, "a", APPEND)
+    (story.root / "a").write_text("1")
+    assert story.end() == {"append": {"a"}, "write": {"a"}}
+
+
 def test_temporary_files_leave_no_trace(story: Story) -> None:
     story.write("t")
     story.tell(Kind.DELETE, "t")
