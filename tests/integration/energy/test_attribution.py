@@ -88,10 +88,17 @@ def test_short_programs_bring_their_start_and_end(use_cgroup: bool, tmp_path: Pa
 
 @pytest.mark.parametrize("scenario", ["ignored_long", "ignored_short"])
 def test_children_nobody_waits_for_are_bounded(scenario: str, tmp_path: Path) -> None:
-    usage, _ = account_for(scenario, tmp_path / "truth", use_cgroup=False)
-    truth = sum(said(tmp_path / "truth"))
-    assert usage.cpu_seconds_low * 0.98 <= truth <= usage.cpu_seconds_high * 1.02
-    assert usage.cpu_seconds_high > usage.cpu_seconds_low
+    """An interval of 95 % may miss one time in twenty; three misses in a row are a mistake."""
+    for attempt in range(3):
+        usage, _ = account_for(scenario, tmp_path / f"truth-{attempt}", use_cgroup=False)
+        truth = sum(said(tmp_path / f"truth-{attempt}"))
+        assert usage.cpu_seconds_high > usage.cpu_seconds_low
+        if usage.cpu_seconds_low * 0.98 <= truth <= usage.cpu_seconds_high * 1.02:
+            break
+    else:
+        pytest.fail(
+            f"{truth} s is outside {usage.cpu_seconds_low} to {usage.cpu_seconds_high} s, the third time"
+        )
     if scenario == "ignored_long":
         assert usage.cpu_seconds == pytest.approx(truth, rel=0.35)
 
