@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
+from lichen.contracts.registry import exact_fingerprint, is_withdrawn, same_work_fingerprint
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
 from lichen.runs.manifest import Manifest, command_key, family_key
@@ -291,12 +291,12 @@ def _answer_for(
 def _with_manifests(
     workspace: Workspace, runs: Sequence[EarlierRun]
 ) -> Iterator[tuple[EarlierRun, Manifest]]:
-    """Yield usable runs: reusable, not withdrawn, by a key still good, manifest at hand."""
-    connection = workspace.ledger.connection
+    """Yield usable runs: reusable, not withdrawn, by a key still good, manifest at hand.
+
+    Withdrawals and keys are asked of the ledger's state, which is proven, and not of a query table, which is not.
+    """
     for run in runs:
-        withdrawn = connection.execute(
-            "SELECT 1 FROM view_withdrawn WHERE target = ?", (run.index,)
-        ).fetchone()
+        withdrawn = is_withdrawn(workspace.ledger.state_get, run.index)
         if not run.reusable or withdrawn or not _author_stands(workspace, run.index):
             continue
         try:
