@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lichen.crypto.hashes import keyed_digest
@@ -195,10 +195,6 @@ class Manifest:
             detail=detail if isinstance(detail, str) else None,
             **sections,
         )
-
-    def without_detail(self) -> Manifest:
-        """Return the manifest without its pointer to the detail artefact."""
-        return replace(self, detail=None)
 
 
 _LIST_SECTIONS = ("command", "family", "absent", "imports", "directories")
