@@ -15,7 +15,7 @@ The blocks of one document share a folder, which is empty at first, and the shel
 command goes on over lines that start with ``>``, as at a prompt. What follows a command is its output, compared
 loosely, because a reader wants to see real figures and those differ from run to run: numbers match numbers, units of
 energy, time and size match their multiples, one machine's way of measuring matches another's, identifiers match
-identifiers, runs of blanks match each other, and an ellipsis matches anything.
+identifiers, an interval its other way of being written, runs of blanks match each other, and an ellipsis matches anything.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _VARYING = re.compile(
     r"(?P<ellipsis>…|\.\.\.)"
     r"|(?P<method>\((?:meter|counter|sampled|allocated|model|declared)[^()]*\))"
     r"|(?P<identifier>(?<!\w)(?=[\w+=-]*\d)[\w+=-]{12,})"
+    r"|(?P<interval>[\d.]+ (?:± [\d.]+|\(0 to [\d.]+\)) [nµmkMGT]?(?:J|W|gCO2e)\b)"
     r"|(?P<unit>(?<=\d )(?:[nµmkMGT]?(?:J|Wh|W|s|gCO2e)|[kMGT]?i?B|min|h|d)\b)"
     r"|(?P<number>\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?)"
     r"|(?P<blank>\s+)"
@@ -46,6 +47,7 @@ _MATCHES = {
     "ellipsis": ".*?",
     "method": r"\([^()]+\)",
     "identifier": r"[\w+=-]+",
+    "interval": r"-?[\d.]+(?: ± [\d.]+| \(0 to [\d.]+\))? [µ\w]+",
     "unit": r"[µ\w]+",
     "number": r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?",
     "blank": r"\s+",

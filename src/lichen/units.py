@@ -233,17 +233,19 @@ def _folded(unit: str, *, mega_matters: bool) -> str:
     return unit[0] + unit[1:].lower() if mega_matters and unit[:1] in {"M", "G", "T"} else unit.lower()
 
 
-def format_energy(energy_joules: float, relative_u95: float | None = None) -> str:
-    """Write an energy with its 95 % interval, such as ``"1.84 ± 0.20 kJ"``.
+def format_energy(energy_joules: float, relative_u95: float | None = None, *, signed: bool = False) -> str:
+    """Write an energy with its 95 % interval, such as ``"1.84 ± 0.20 kJ"``, or ``"5.0 (0 to 12.0) J"``.
 
     The uncertainty gets two significant digits and the value as many decimals as the uncertainty; without
-    an uncertainty the value gets three significant digits.
+    an uncertainty the value gets three significant digits. Nothing consumes less than no energy, so an interval that
+    would reach below zero is written with its ends, the lower of them zero.
 
     Args:
         energy_joules: Finite; joules.
         relative_u95: Half-width of the 95 % interval as a share of the value, or None when there is none to state.
+        signed: The amount is a difference, which may lie below zero.
     """
-    return _format(energy_joules, _PREFIXED["J"], relative_u95)
+    return _format(energy_joules, _PREFIXED["J"], relative_u95, signed=signed)
 
 
 def format_power(power_watts: float, relative_u95: float | None = None) -> str:
@@ -307,7 +309,9 @@ _MASSES: Final = (
 )
 
 
-def _format(value: float, scale: tuple[tuple[Decimal, str], ...], relative_u95: float | None) -> str:
+def _format(
+    value: float, scale: tuple[tuple[Decimal, str], ...], relative_u95: float | None, *, signed: bool = False
+) -> str:
     if not math.isfinite(value):
         raise UsageError(f"{value!r} is not a finite quantity")
     if relative_u95 is not None and not (math.isfinite(relative_u95) and relative_u95 >= 0):
@@ -323,6 +327,8 @@ def _format(value: float, scale: tuple[tuple[Decimal, str], ...], relative_u95: 
         uncertainty = abs(scaled) * Decimal(relative_u95)
         first = uncertainty.quantize(Decimal(1).scaleb(uncertainty.adjusted() - 1))
         quantum = Decimal(1).scaleb(min(first.adjusted() - 1, 0))
+        if relative_u95 > 1 and scaled > 0 and not signed:
+            return f"{scaled.quantize(quantum):f} (0 to {(scaled + uncertainty).quantize(quantum):f}) {unit}"
         return f"{scaled.quantize(quantum):f} ± {uncertainty.quantize(quantum):f} {unit}"
 
 

@@ -90,7 +90,9 @@ def test_sizes_are_whole_bytes() -> None:
         (5.9, 0.68, "5.9 ± 4.0 J"),
         (999.7, None, "1.00 kJ"),
         (123456789, 0.001, "123.46 ± 0.12 MJ"),
-        (5, 1.4, "5.0 ± 7.0 J"),
+        (5, 1.4, "5.0 (0 to 12.0) J"),
+        (5, 1.0, "5.0 ± 5.0 J"),
+        (0.294, 1.26, "294 (0 to 664) mJ"),
         (0.012, 0.5, "12.0 ± 6.0 mJ"),
         (100, 0.0996, "100 ± 10 J"),
         (1840, 1e-12, "1.84 kJ"),
@@ -101,6 +103,11 @@ def test_energies_are_written_with_two_digits_of_uncertainty(
     joules: float, u95: float | None, text: str
 ) -> None:
     assert units.format_energy(joules, u95) == text
+
+
+def test_a_difference_may_lie_below_zero() -> None:
+    assert units.format_energy(5, 1.4, signed=True) == "5.0 ± 7.0 J"
+    assert units.format_energy(-5, 1.4) == "-5.0 ± 7.0 J"
 
 
 def test_only_finite_quantities_are_written() -> None:

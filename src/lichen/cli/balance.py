@@ -52,7 +52,7 @@ def _show(invocation: Invocation, account: Balance) -> None:
         [
             ("avoided", f"{_amount(account.avoided_joules, account.avoided_u95)}, by {hits}"),
             ("spent", f"{_amount(account.spent_joules, account.spent_u95)}, by {commands} and storage"),
-            ("net", _amount(account.net_joules, account.net_u95)),
+            ("net", _amount(account.net_joules, account.net_u95, signed=True)),
         ]
     )
     costly = sorted(account.by_command.items(), key=lambda item: -item[1])[:5]
@@ -64,8 +64,8 @@ def _show(invocation: Invocation, account: Balance) -> None:
     invocation.output.line(f"counted so: {account.counterfactual}")
 
 
-def _amount(joules: float, u95_joules: float | None = None) -> str:
+def _amount(joules: float, u95_joules: float | None = None, *, signed: bool = False) -> str:
     from lichen.units import format_energy
 
     relative = u95_joules / abs(joules) if u95_joules is not None and joules else None
-    return format_energy(joules, relative)
+    return format_energy(joules, relative, signed=signed)

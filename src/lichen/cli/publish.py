@@ -44,6 +44,7 @@ def _artefact_options(function: Any) -> Any:
         click.option("--data", multiple=True, metavar="PATH", help="File or directory it was made from. Repeatable."),
         click.option("--receipt", metavar="FILE", help="Write the receipt to a file."),
         click.option("--force", is_flag=True, help="Publish an implausible claim, marked as such."),
+        click.option("--again", is_flag=True, help="Write another entry even when one of yours says the same already."),
         ledger_option,
         json_option,
     )  # fmt: skip
@@ -124,6 +125,7 @@ def _publish(
             run=run,
             data=tuple(Path(each) for each in options["data"]),
             force=options["force"],
+            again=options["again"],
         )
     _tell(invocation, published, options["receipt"])
 
@@ -200,9 +202,15 @@ def _tell(invocation: Invocation, published: Published, receipt: str | None) -> 
     if published.cid is None:
         say(f"published as entry {published.index}: {published.title}")
         return
-    say(
-        f"published as entry {published.index}: {published.kind} {published.title!r}, {format_size(published.size_bytes)}"
-    )
+    what = f"{published.kind} {published.title!r}, {format_size(published.size_bytes)}"
+    if published.is_new:
+        say(f"published as entry {published.index}: {what}")
+    else:
+        say(
+            f"published already, as entry {published.index}: {what}; nothing was written (--again writes another)"
+        )
+    if not published.is_named:
+        say("  name    none: the ledger is private, and no --title was given")
     say(f"  cid     {published.cid}")
     say(f"  sha256  {published.sha256}")
     if published.run is not None:

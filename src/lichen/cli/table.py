@@ -47,6 +47,8 @@ class CommandTable(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was typed, or say which one was probably meant."""
         name = args[0] if args else ""
+        if ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            return None, None, args  # a shell asks what could follow: nothing does, and nobody is told off
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
             import difflib
 

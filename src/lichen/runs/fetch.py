@@ -126,10 +126,15 @@ def _fetch_output(
         for output in outputs
         if name is None or output.name == name or output.name.endswith("/" + name)
     ]
+    if not outputs:
+        raise UsageError(
+            f"entry {index} is a run that wrote no output, so there is nothing to get",
+            remedy=f"`lichen show {index}` shows what it printed and measured; `lichen log --kind run` lists other runs.",
+        )
     if len(fitting) != 1:
-        listed = ", ".join(output.name for output in outputs[:8]) or "none"
+        listed = ", ".join(output.name for output in outputs[:8])
         what = f"no output {name!r}" if name is not None and not fitting else f"{len(fitting)} outputs"
-        raise UsageError(f"entry {index} has {what}", remedy=f"Name one of them with --name: {listed}.")
+        raise UsageError(f"entry {index} has {what}", remedy=f"Name one with --name: {listed}.")
     output = fitting[0]
     cid = _as_cid(output.cid)
     if cid is None:

@@ -215,10 +215,12 @@ def _sentences(cycle: LifeCycle) -> list[str]:
     methods = ", ".join(f"{method} ({count})" for method, count in sorted(cycle.methods.items()))
     boundaries = ", ".join(sorted(cycle.boundaries))
     energy = format_energy(cycle.energy_joules, cycle.relative_u95)
+    runs = f"{cycle.run_count} {'run' if cycle.run_count == 1 else 'runs'}"
     lines = [
-        f"The work reported here ({cycle.subject}: {cycle.run_count} {'run' if cycle.run_count == 1 else 'runs'}, {finished} successful, {other} failed, interrupted or below "
-        f"target) consumed {energy} ({kilowatt_hours:.3g} kWh; 95 % interval) in {format_duration(cycle.duration_seconds)} of computing "
-        f"on {', '.join(cycle.devices)}; {format_energy(cycle.failed_joules)} of it went into runs without a usable result.",
+        f"The work reported here ({cycle.subject}) took {runs}: {finished} successful, {other} failed, interrupted or below target.",
+        f"Together they consumed {energy} ({kilowatt_hours:.3g} kWh; 95 % interval), "
+        f"{format_energy(cycle.failed_joules)} of it in runs without a usable result.",
+        f"They computed for {format_duration(cycle.duration_seconds)} on {', '.join(cycle.devices)}.",
         f"Energy was measured by: {methods}; boundary: {boundaries}.",
         f"At {cycle.intensity.describe()} this is {format_carbon(cycle.carbon_gco2e, cycle.carbon_relative_u95)}.",
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
-from lichen.encoding.statement import Subject
+from lichen.encoding.statement import Statement, Subject
 from lichen.errors import FileChangedError, Rejected, UsageError
 from lichen.runs.project import visible
 from lichen.runs.record import statement
@@ -69,6 +69,8 @@ class Published:
         receipt: Text of the receipt.
         run: The run that made it, when on record.
         warnings: What a reader should know.
+        is_new: An entry was written now; False when an earlier one of yours says all of it already.
+        is_named: The entry holds a name for it, which in a private ledger only a given title is.
     """
 
     index: int
@@ -80,6 +82,8 @@ class Published:
     receipt: str
     run: int | None
     warnings: tuple[str, ...] = ()
+    is_new: bool = True
+    is_named: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON."""
@@ -128,8 +132,9 @@ def publish(
     run: int | None = None,
     data: tuple[Path, ...] = (),
     force: bool = False,
+    again: bool = False,
 ) -> Published:
-    """Store an artefact and record it.
+    """Store an artefact and record it, unless an entry of one's own says the same of it already.
 
     Args:
         workspace: Ledger and store.
@@ -142,6 +147,7 @@ def publish(
         run: The recorded run that made it; found by content when None.
         data: Files or directories it was made from.
         force: Publish an implausible claim, marked as such.
+        again: Write another entry even when one of one's own says the same.
 
     Returns:
         Where it stands.
@@ -165,20 +171,23 @@ def publish(
         claim.warnings.append(
             f"entry {run} made this and its cost is measured there; the declared energy stands beside it"
         )
+    private = workspace.group_key is not None
     claim.fields |= {
         "cid": stored.cid,
         "size_bytes": stored.size_bytes,
-        "detail": stored.detail,
-        "title": title or (own_name if workspace.group_key is None else None),
+        "title": title,
         "licence": licence,
         "metrics": dict(metrics) if metrics else None,
         "run": run,
         "data": data_entries(workspace, data),
     }
-    name = own_name if workspace.group_key is None else (title or kind)
-    said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
-    index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
-    receipt = workspace.ledger.receipt(index).to_text()
+    index = None if again else _same_said_before(workspace, kind, stored.sha256, claim)
+    is_new = index is None
+    if index is None:
+        claim.fields |= {"detail": stored.detail, "title": title or (None if private else own_name)}
+        name = (title or kind) if private else own_name
+        said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
+        index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
     return Published(
         index,
         kind,
@@ -186,10 +195,41 @@ def publish(
         stored.cid,
         stored.sha256.hex(),
         stored.size_bytes,
-        receipt,
+        workspace.ledger.receipt(index).to_text(),
         run,
         tuple(claim.warnings),
+        is_new,
+        not private or "title" in _predicate(workspace, index),
     )
+
+
+def _same_said_before(workspace: Workspace, kind: str, sha256: bytes, claim: _Claim) -> int | None:
+    """Return the newest entry of this member that says of an artefact all that is to be said now, or None.
+
+    Entries that say something else, or that others wrote, are named in a warning: theirs is another signature.
+    """
+    rows = workspace.ledger.connection.execute(
+        "SELECT idx, member FROM view_artefact WHERE sha256 = ? AND kind = ? "
+        "AND idx NOT IN (SELECT target FROM view_withdrawn) ORDER BY idx DESC",
+        (sha256, kind),
+    ).fetchall()
+    given = {name: value for name, value in claim.fields.items() if value is not None}
+    for index, member in rows:
+        said = _predicate(workspace, index)
+        if member == workspace.member and all(said.get(name) == value for name, value in given.items()):
+            return int(index)
+    if rows:
+        index, member = rows[0]
+        by = "you" if member == workspace.member else member
+        claim.warnings.append(
+            f"the same content is entry {index} already, by {by}; this entry stands beside it"
+        )
+    return None
+
+
+def _predicate(workspace: Workspace, index: int) -> Mapping[str, Any]:
+    """Return what an entry says."""
+    return Statement.from_bytes(workspace.ledger.entry(index).payload).predicate
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def test_a_completion_script_is_one_the_shell_can_read(shell: str, tmp_path: Pat
     script = tmp_path / "script"
     script.write_text(CliRunner().invoke(table, ["completion", shell]).stdout)
     assert "_LICHEN_COMPLETE" in script.read_text()
+    assert "\\t" not in script.read_text(), "an escape that some shells would print as it stands"
     if shutil.which(shell):
         subprocess.run([shell, "-n", str(script)], check=True, capture_output=True)
 
@@ -127,3 +128,23 @@ def test_what_is_half_typed_is_completed(
         check=False,
     )  # fmt: skip
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("words", ["lichen rnu --", "lichen nothing like this", "lichen run -- python "])
+def test_where_nothing_can_follow_nothing_is_offered_and_nobody_is_told_off(
+    words: str, shell: str, copied: Terminal
+) -> None:
+    last = len(words.split(" ")) - 1
+    done = subprocess.run(
+        [*copied.LICHEN],
+        env={
+            **copied.environment, "_LICHEN_COMPLETE": f"{shell}_complete", "COMP_WORDS": words,
+            "COMP_CWORD": words.rsplit(" ", maxsplit=1)[-1] if shell == "fish" else str(last),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "no command" not in done.stdout + done.stderr

@@ -348,10 +348,19 @@ class TestUnits:
 
     @given(st.floats(1e-3, 1e15), st.floats(1e-5, 10))
     def test_a_written_interval_keeps_two_digits_of_its_width(self, energy: float, u95: float) -> None:
-        value, _, rest = units.format_energy(energy, u95).partition(" ± ")
+        value, _, rest = units.format_energy(energy, u95, signed=True).partition(" ± ")
         width, unit = rest.split(" ")
         assert math.isclose(units.parse_energy(f"{width} {unit}"), energy * u95, rel_tol=0.06)
         assert abs(units.parse_energy(f"{value} {unit}") - energy) <= energy * u95 * 0.06 + 1e-12
+
+    @given(st.floats(1e-3, 1e15), st.floats(0, 10))
+    def test_no_interval_of_a_consumption_reaches_below_zero(self, energy: float, u95: float) -> None:
+        told = units.format_energy(energy, u95)
+        value, plus_minus, rest = told.partition(" ± ")
+        if plus_minus:
+            assert float(rest.split(" ")[0]) <= float(value)
+        elif u95 > 1:
+            assert "(0 to " in told
 
     @given(st.floats(allow_nan=False, allow_infinity=False), st.none() | st.floats(0, 1e3))
     def test_every_finite_energy_can_be_written(self, energy: float, u95: float | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from lichen.runs.key_rotation import rotate_own_key
 from lichen.runs.publish import publish
 from lichen.runs.setup import check_admitted, create_ledger, list_members, member_action
 from lichen.runs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.unit.runs.conftest import Clinic
 
 
 @pytest.fixture(params=["private", "public"])
@@ -123,3 +127,14 @@ def test_a_key_of_nobody_and_a_key_of_somebody_else_are_told_apart(
     bob.chmod(0o600)
     with Workspace.find() as pretender, pytest.raises(Rejected, match="is that of 'ada'"):
         check_admitted(pretender)
+
+
+def test_of_a_run_without_outputs_there_is_nothing_to_get_and_that_is_said(clinic: Clinic) -> None:
+    silent = clinic.run()
+    with pytest.raises(UsageError, match=f"entry {silent.record} is a run that wrote no output") as caught:
+        fetch(clinic.workspace(), "@last")
+    assert f"lichen show {silent.record}" in caught.value.remedy
+    clinic.run("python", "other.py", writes={"a.txt": "a", "b.txt": "b"})
+    with pytest.raises(UsageError, match="has 2 outputs") as caught:
+        fetch(clinic.workspace(), "@last")
+    assert "Name one with --name: " in caught.value.remedy

@@ -79,7 +79,7 @@ def test_every_form_says_the_same(clinic: Clinic, form: str) -> None:
         assert value["ledger_id"].startswith(ledger)
         return
     for words in (
-        "3 runs, 1 successful, 2 failed",
+        "3 runs: 1 successful, 2 failed",
         "Ryzen 5 3600",
         "model (3)",
         "boundary: process",

@@ -87,6 +87,39 @@ def test_the_directory_one_stands_in_has_a_name_too(clinic: Clinic, monkeypatch:
     assert publish(clinic.workspace(), "data", Path("..") / "images" / ".").title == "images"
 
 
+@pytest.mark.parametrize("clinic", ["private", "public"], indirect=True)
+def test_the_same_is_published_once_unless_asked(clinic: Clinic) -> None:
+    path = clinic.write("measurements.csv", "1,2\n")
+    first = publish(clinic.workspace(), "data", path, title="clinic A", licence="CC-BY-4.0")
+    before = size(clinic)
+    second = publish(clinic.workspace(), "data", path, title="clinic A")
+    third = publish(clinic.workspace(), "data", path)
+    assert (first.is_new, second.is_new, third.is_new) == (True, False, False)
+    assert first.index == second.index == third.index
+    assert second.receipt == clinic.workspace().ledger.receipt(first.index).to_text()
+    assert size(clinic) == before
+    asked = publish(clinic.workspace(), "data", path, title="clinic A", again=True)
+    assert asked.is_new
+    assert asked.index > first.index
+
+
+def test_what_says_more_is_an_entry_of_its_own(clinic: Clinic) -> None:
+    path = clinic.write("model.bin", "w")
+    first = publish(clinic.workspace(), "model", path, metrics={"accuracy": 0.9})
+    better = publish(clinic.workspace(), "model", path, metrics={"accuracy": 0.91})
+    assert better.is_new
+    assert f"the same content is entry {first.index} already, by you" in better.warnings[0]
+    assert publish(clinic.workspace(), "model", path, metrics={"accuracy": 0.9}).index == first.index
+    assert publish(clinic.workspace(), "data", path).is_new, "as data it is something else"
+
+
+@pytest.mark.parametrize("clinic", ["private", "public"], indirect=True)
+def test_whether_the_entry_holds_a_name_is_told(clinic: Clinic) -> None:
+    is_public = clinic.workspace().group_key is None
+    assert publish(clinic.workspace(), "data", clinic.write("a.csv", "1")).is_named is is_public
+    assert publish(clinic.workspace(), "data", clinic.write("b.csv", "2"), title="b").is_named
+
+
 def test_a_model_that_a_run_made_is_tied_to_it(clinic: Clinic) -> None:
     made = clinic.run(writes={"model.bin": "weights"})
     done = publish(clinic.workspace(), "model", clinic.root / "model.bin")
