@@ -25,12 +25,15 @@ def test_multiprocessing(project: Project, means: tuple[str, ...] | None, method
     result = project.script(
         f"""
         import multiprocessing as mp
+        def arrive(barrier):
+            barrier.wait()  # the pool ends its workers with a signal: not while one is still starting
         def work(n):
             value = open(f'in{{n}}').read()
             open(f'out{{n}}', 'w').write(value)
             return int(value)
         if __name__ == '__main__':
-            with mp.get_context({method!r}).Pool(2) as pool:
+            context = mp.get_context({method!r})
+            with context.Pool(2, arrive, (context.Barrier(2),)) as pool:
                 print(sum(pool.map(work, range(3))))
         """,
         means=means,
@@ -74,6 +77,41 @@ def test_hard_ends(project: Project, means: tuple[str, ...] | None, end: str) ->
     assert {"data"} <= result.names("read")
     assert result.names("write") >= {"out"}
     assert str(project.root / "helper.py") in result.trace.modules.values()
+
+
+@BOTH
+def test_killed_processes_take_no_records_of_others_along(
+    project: Project, means: tuple[str, ...] | None
+) -> None:
+    """Children and parent read the same files; the children are killed in the midst of writing records of them."""
+    (project.root / "d").mkdir()
+    for number in range(600):
+        project.write(f"d/{number}", "x")
+    result = project.script(
+        """
+        import os, time
+        for start in range(0, 600, 100):
+            children = []
+            for _ in range(3):
+                pid = os.fork()
+                if not pid:
+                    while True:
+                        for n in range(start, start + 100):
+                            open(f'd/{n}').close()
+                children.append(pid)
+            time.sleep(0.001 * (start // 100))
+            for pid in children:
+                os.kill(pid, 9)
+            for pid in children:
+                os.waitpid(pid, 0)
+            for n in range(start, start + 100):
+                open(f'd/{n}').close()
+        """,
+        means=means,
+    )
+    assert result.status == 0, result.stderr
+    assert result.trace.complete, result.trace.reasons
+    assert {f"d/{number}" for number in range(600)} <= result.names("read")
 
 
 @BOTH

@@ -138,9 +138,7 @@ def judge_preloaded(log: PreloadLog, agents: Sequence[AgentLog]) -> Verdict:
     """
     verdict = Verdict()
     if log.failed:
-        verdict.blame("log-full", "the preload library had no room left for its log")
-    if log.torn:
-        verdict.blame("log-torn", f"{log.torn} records were cut off when a process was killed")
+        verdict.blame("log-full", "the preload library had no room left for its log, or somebody wrote into it")
     if log.used_ring:
         verdict.blame("io-uring", "a process opened files through io_uring, which no means here sees")
     if not log.images:

@@ -2,10 +2,14 @@
  *
  * Rules upheld:
  *   - The program notices nothing: every call goes on to the next definition, results and errno are untouched.
- *   - No allocation, no locks, no stdio. Records go by atomic reservation into one shared mapping that fork, vfork and threads
+ *   - No allocation, no locks, no stdio. Records go by atomic claims into one shared mapping that fork, vfork and threads
  *     inherit and exec maps again, so nothing is lost to SIGKILL or _exit, and no descriptor stays open.
  *   - Space is allocated with fallocate before it is touched: a full disk ends the log, never the program.
- *   - Each (kind, flags, path) is written once per run, by a lock-free table of hashes in the same mapping.
+ *   - Each (kind, flags, path) is written about once per run, by a lock-free table of hashes in the same mapping; what stands in
+ *     the table is committed.
+ *   - What a call finds is written before the program gets its answer, what it changes before it is changed (a temporary file,
+ *     whose name is not known before, while it is empty). So a record that is not committed belongs to a process that was
+ *     killed before it could do anything with what the record would have said.
  *
  * The layout is read by preload_log.py; change both together. Calls made by the Python interpreter's own code are left to
  * the agent where the agent knows more: it announces itself by access(MAGIC), whose return address says which object that is.
@@ -58,13 +62,13 @@
 
 struct header {
     uint64_t magic;               /* "LICHPRE1" */
-    _Atomic uint64_t used;        /* bytes of data reserved */
+    _Atomic uint64_t used;        /* bytes of data claimed */
     _Atomic uint64_t allocated;   /* bytes of data that may be touched */
     _Atomic uint32_t failed;      /* 1: records were dropped */
 };
 
 struct record {
-    _Atomic uint32_t size;        /* of the whole record, multiple of 8; written first */
+    _Atomic uint32_t size;        /* of the whole record, multiple of 8; written first, and that claims the place */
     uint8_t kind, type, flags, core;
     uint32_t pid;
     uint32_t path_bytes;
@@ -129,32 +133,43 @@ static int is_boring(const char *path) {
     return directory[0] && has_prefix(path, directory) && path[strlen(directory)] == '/';
 }
 
-/* 1 when this combination was not written before in this run. */
-static int is_new(uint8_t kind, uint8_t flags, uint8_t variant, const char *path, const char *extra) {
+/* Name a combination by a hash that is never zero. */
+static uint64_t mark_of(uint8_t kind, uint8_t flags, uint8_t variant, const char *path) {
     uint64_t hash = 1469598103934665603ull;
     const unsigned char marks[3] = {kind, flags, variant};
     for (int i = 0; i < 3; i++)
         hash = (hash ^ marks[i]) * 1099511628211ull;
     for (const unsigned char *p = (const unsigned char *)path; *p; p++)
         hash = (hash ^ *p) * 1099511628211ull;
-    for (const unsigned char *p = (const unsigned char *)(extra ? extra : ""); *p; p++)
-        hash = (hash ^ *p) * 1099511628211ull;
     hash ^= hash >> 29;
-    if (!hash)
-        hash = 1;
-    uint32_t slot = (uint32_t)(hash >> 20) & (TABLE_SLOTS - 1);
-    for (int i = 0; i < 16; i++, slot = (slot + 1) & (TABLE_SLOTS - 1)) {
-        uint64_t there = atomic_load_explicit(&table[slot], memory_order_relaxed);
-        if (there == hash)
+    return hash ? hash : 1;
+}
+
+#define PROBES 16
+
+static uint32_t slot_of(uint64_t mark, int probe) {
+    return ((uint32_t)(mark >> 20) + (uint32_t)probe) & (TABLE_SLOTS - 1);
+}
+
+/* 1 when a record of this combination was committed by any process of this run. */
+static int is_known(uint64_t mark) {
+    for (int i = 0; i < PROBES; i++) {
+        uint64_t there = atomic_load_explicit(&table[slot_of(mark, i)], memory_order_relaxed);
+        if (there == mark)
+            return 1;
+        if (!there)
             return 0;
-        if (!there) {
-            if (atomic_compare_exchange_strong(&table[slot], &there, hash))
-                return 1;
-            if (there == hash)
-                return 0;
-        }
     }
-    return 1; /* the table is full here: rather twice than not at all */
+    return 0; /* the table is full here: rather twice than not at all */
+}
+
+/* Say that its record is committed. Never before it is: another process would leave its own out, and this one may be killed. */
+static void remember(uint64_t mark) {
+    for (int i = 0; i < PROBES; i++) {
+        uint64_t there = 0;
+        if (atomic_compare_exchange_strong(&table[slot_of(mark, i)], &there, mark) || there == mark)
+            return;
+    }
 }
 
 /* Make sure that data up to `end` may be touched. */
@@ -181,16 +196,30 @@ static int extend(uint64_t end) {
     return 1;
 }
 
+/* Claim room behind the last record. The claim is the size in a place that was zero; whoever comes by moves the end on. So a
+ * process killed anywhere in here leaves at most a record that is not committed, and never one that cannot be stepped over. */
+static struct record *claim(size_t size) {
+    for (;;) {
+        uint64_t end = atomic_load(&head->used);
+        if (!extend(end + size))
+            return NULL;
+        struct record *record = (struct record *)(data + end);
+        uint32_t taken = 0;
+        int mine = atomic_compare_exchange_strong(&record->size, &taken, (uint32_t)size);
+        atomic_compare_exchange_strong(&head->used, &end, end + (mine ? size : taken));
+        if (mine)
+            return record;
+    }
+}
+
 static void put(uint8_t kind, uint8_t type, uint8_t flags, uint8_t core, const struct stat *st, const char *path,
                 size_t path_bytes, const char *extra, size_t extra_bytes) {
     size_t size = (offsetof(struct record, text) + path_bytes + extra_bytes + 7) & ~(size_t)7;
-    uint64_t start = atomic_fetch_add(&head->used, size);
-    if (!extend(start + size)) {
+    struct record *record = claim(size);
+    if (!record) {
         atomic_store(&head->failed, 1);
         return;
     }
-    struct record *record = (struct record *)(data + start);
-    atomic_store_explicit(&record->size, (uint32_t)size, memory_order_relaxed);
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     record->kind = kind;
@@ -292,10 +321,12 @@ static void before_write(int dirfd, const char *path, uint8_t flags, const void 
     BEGIN
     struct name name;
     name_at(dirfd, path, &name);
-    if (name.text && is_new('O', flags, 0, name.text, NULL)) {
+    uint64_t mark = name.text ? mark_of('O', flags, 0, name.text) : 0;
+    if (mark && !is_known(mark)) {
         struct stat st;
         int there = state_of(AT_FDCWD, name.text, &st, 0);
         put_path('O', ABSENT, flags, in_core(caller), there ? &st : NULL, name.text, NULL);
+        remember(mark);
     }
     forget(&name);
     END
@@ -306,7 +337,8 @@ static void after_read(int dirfd, const char *path, int descriptor, int failure,
     BEGIN
     struct name name;
     name_at(dirfd, path, &name);
-    if (name.text && is_new('O', 0, descriptor >= 0, name.text, NULL)) {
+    uint64_t mark = name.text ? mark_of('O', 0, descriptor >= 0, name.text) : 0;
+    if (mark && !is_known(mark)) {
         struct stat st;
         if (descriptor >= 0)
             put_path('O', UNKNOWN, 0, in_core(caller), SYS(SYS_fstat, descriptor, &st) == 0 ? &st : NULL, name.text, NULL);
@@ -314,6 +346,7 @@ static void after_read(int dirfd, const char *path, int descriptor, int failure,
             put_path('O', ABSENT, 0, in_core(caller), NULL, name.text, NULL);
         else
             put_path('O', UNKNOWN, 0, in_core(caller), state_of(AT_FDCWD, name.text, &st, 0) ? &st : NULL, name.text, NULL);
+        remember(mark);
     }
     forget(&name);
     END
@@ -336,12 +369,15 @@ static void look(int dirfd, const char *path, int result, int failure, uint8_t l
     BEGIN
     struct name name;
     name_at(dirfd, path, &name);
-    if (name.text && !(core && is_module(name.text)) &&
-        is_new('S', level, (uint8_t)((result == 0) | core << 1), name.text, NULL)) {
+    uint64_t mark = 0;
+    if (name.text && !(core && is_module(name.text)))
+        mark = mark_of('S', level, (uint8_t)((result == 0) | core << 1), name.text);
+    if (mark && !is_known(mark)) {
         struct stat st;
         int there = result == 0 && state_of(AT_FDCWD, name.text, &st, 0);
         if (!core || (there && S_ISREG(st.st_mode)))
             put_path('S', result == 0 ? UNKNOWN : ABSENT, level, (uint8_t)core, there ? &st : NULL, name.text, NULL);
+        remember(mark);
     }
     forget(&name);
     END
@@ -373,10 +409,12 @@ static void list(int dirfd, const char *path, const void *caller) {
     BEGIN
     struct name name;
     name_at(dirfd, path, &name);
-    if (name.text && is_new('L', 0, 0, name.text, NULL)) {
+    uint64_t mark = name.text ? mark_of('L', 0, 0, name.text) : 0;
+    if (mark && !is_known(mark)) {
         struct stat st;
         int there = state_of(AT_FDCWD, name.text, &st, 0);
         put_path('L', ABSENT, 0, 0, there ? &st : NULL, name.text, NULL);
+        remember(mark);
     }
     forget(&name);
     END
@@ -432,8 +470,11 @@ static void address(uint8_t kind, const struct sockaddr *to, socklen_t length) {
             if (!key[i])
                 key[i] = '@';
         key[bytes] = 0;
-        if (head && is_new(kind, 0, 0, key, NULL))
+        uint64_t mark = mark_of(kind, 0, 0, key);
+        if (head && !is_known(mark)) {
             note(kind, text, bytes);
+            remember(mark);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 """Read the shared log that the preload library wrote; see ``preload.c`` for its layout.
 
-A record is committed by its last field. One that is not was being written when its process was killed: it is skipped, and
-counted, because what it would have said is not known.
+A record is committed by its last field. One that is not was being written when its process was killed, so that process never
+saw the answer, or never made the change, that the record would have been about: it is skipped. Every other process that asked
+the same wrote a record of its own.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class PreloadLog:
         stdin_reads: What descriptor 0 was in each process that read it.
         used_ring: A process set up io_uring, whose opens nobody sees.
         agents: What the agent of each process wrote, by process number, in order.
-        torn: Records that were not finished.
-        failed: The log was full, or no more room could be had.
+        torn: Records that were not finished, because their process was killed.
+        failed: The log was full, no more room could be had, or it does not follow its own rules.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -163,8 +164,8 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
     while offset + head <= end:
         fields = unpack(data, offset)
         size = fields[0]
-        if not size or size % 8 or offset + size > end:
-            log.torn += 1
+        if size < head or size % 8 or offset + size > end:
+            log.failed = True
             return
         if fields[14]:
             start = offset + head

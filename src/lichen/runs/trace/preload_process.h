@@ -181,8 +181,11 @@ static void note_inherited(void) {
         if (length <= 0)
             continue;
         path[length] = 0;
-        if (!is_boring(path) && is_new('O', 0, 1, path, NULL))
+        uint64_t mark = mark_of('O', 0, 1, path);
+        if (!is_boring(path) && !is_known(mark)) {
             put_path('O', UNKNOWN, 0, 0, &st, path, NULL);
+            remember(mark);
+        }
     }
 }
 
@@ -205,8 +208,11 @@ static void note_mappings(void) {
         while ((end = strchr(line, '\n'))) {
             *end = 0;
             char *path = strchr(line, '/');
-            if (path && !is_boring(path) && is_new('Q', 0, 0, path, NULL))
+            uint64_t mark = path && !is_boring(path) ? mark_of('Q', 0, 0, path) : 0;
+            if (mark && !is_known(mark)) {
                 note('Q', path, strlen(path));
+                remember(mark);
+            }
             line = end + 1;
         }
         held = (size_t)(text + held - line);

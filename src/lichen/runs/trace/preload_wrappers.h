@@ -217,8 +217,11 @@ static void walk(const char *pattern) {
     BEGIN
     struct name name;
     name_at(AT_FDCWD, pattern, &name);
-    if (name.text && is_new('G', 0, 0, name.text, NULL))
+    uint64_t mark = name.text ? mark_of('G', 0, 0, name.text) : 0;
+    if (mark && !is_known(mark)) {
         put_path('G', UNKNOWN, 0, 0, NULL, name.text, NULL);
+        remember(mark);
+    }
     forget(&name);
     END
 }
@@ -456,8 +459,11 @@ static void note_variable(const char *name, const void *caller) {
     if (!head || !name || in_core(caller) || has_prefix(name, "LICHEN_"))
         return;
     BEGIN
-    if (strlen(name) < 256 && is_new('E', 0, 0, name, NULL))
+    uint64_t mark = strlen(name) < 256 ? mark_of('E', 0, 0, name) : 0;
+    if (mark && !is_known(mark)) {
         put('E', UNKNOWN, 0, 0, NULL, name, strlen(name), NULL, 0);
+        remember(mark);
+    }
     END
 }
 NEXT(getenv)

@@ -154,12 +154,17 @@ def test_damaged_preload_logs_have_failed(tmp_path: Path) -> None:
     assert write_preload(tmp_path, b"", magic=b"NOTALOG!").failed
     assert write_preload(tmp_path, record("O", b"/p/a"), failed=1).failed
     assert write_preload(tmp_path, record("O", b"/p/a"), used=1 << 40).failed
+    whole = record("O", b"/p/a")
+    for size in (0, 8, RECORD.size + 1, 1 << 20):
+        cut = write_preload(tmp_path, whole + size.to_bytes(4, "little") + whole[4:])
+        assert cut.failed, size
+        assert [r.path for r in cut.records] == ["/p/a"], size
     (tmp_path / "preload.log").write_bytes(b"short")
     assert read_preload_logs(tmp_path).failed
 
 
 @given(noise=st.binary(max_size=300))
-def test_any_bytes_are_a_log_or_torn(noise: bytes) -> None:
+def test_any_bytes_are_a_log_or_none(noise: bytes) -> None:
     """Reading the data area never raises, whatever a crash left there."""
     import tempfile
 
