@@ -138,7 +138,9 @@ def judge_preloaded(log: PreloadLog, agents: Sequence[AgentLog]) -> Verdict:
     """
     verdict = Verdict()
     if log.failed:
-        verdict.blame("log-full", "the preload library had no room left for its log, or somebody wrote into it")
+        verdict.blame(
+            "log-full", "the preload library had no room left for its log, or somebody wrote into it"
+        )
     if log.used_ring:
         verdict.blame("io-uring", "a process opened files through io_uring, which no means here sees")
     if not log.images:
