@@ -191,6 +191,23 @@ def test_code_is_found_behind_warm_bytecode(project: Project, means: tuple[str, 
 
 
 @BOTH
+def test_an_environment_under_the_own_one_is_described_by_versions(
+    project: Project, tmp_path: Path, means: tuple[str, ...] | None
+) -> None:
+    site = tmp_path / "base/lib/python3/site-packages"
+    (site / "overlaid-2.1.dist-info").mkdir(parents=True)
+    (site / "overlaid.py").write_text("VALUE = 1")
+    (site / "overlaid-2.1.dist-info/RECORD").write_text("overlaid.py,,\noverlaid-2.1.dist-info/RECORD,,\n")
+    variables = {"PYTHONPATH": str(site)}
+    result = project.script("import overlaid", means=means, variables=variables)
+    assert "overlaid" in result.trace.modules, "no environment's: only its bytes say what it is"
+    (tmp_path / "base/pyvenv.cfg").write_text("")
+    result = project.script("import overlaid", means=means, variables=variables)
+    assert "overlaid" not in result.trace.modules
+    assert result.trace.distributions["overlaid"] == "2.1"
+
+
+@BOTH
 def test_modules_that_were_not_there(project: Project, means: tuple[str, ...] | None) -> None:
     result = project.script("try: import fast_version\nexcept ImportError: pass", means=means)
     assert "fast_version" in result.trace.imports

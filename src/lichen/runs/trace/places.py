@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal
 
 __all__ = ["Place", "Places", "normalise"]
@@ -67,6 +68,12 @@ def normalise(path: str) -> str:
     return path
 
 
+def _is_environment(site: str) -> bool:
+    """Say whether a ``site-packages`` is that of a virtual environment: ``<prefix>/lib/python3.x/site-packages``."""
+    parents = Path(site).parents
+    return len(parents) > 2 and (parents[2] / "pyvenv.cfg").is_file()
+
+
 class Places:
     """Knows the roots.
 
@@ -106,7 +113,8 @@ class Places:
         Args:
             prefixes: ``sys.prefix`` and ``sys.base_prefix``.
             stdlib: Directory of the standard library.
-            path: ``sys.path``; of its ``site-packages`` only those inside a prefix or the user's own count as installed.
+            path: ``sys.path``; of its ``site-packages`` those inside a prefix, the user's own, and those of another
+                virtual environment (laid under this one by a ``.pth`` file, as ``uv run --with`` does) count as installed.
         """
         prefixes = [normalise(prefix) for prefix in prefixes if prefix]
         for prefix in prefixes:
@@ -121,6 +129,7 @@ class Places:
             if entry.endswith(("/site-packages", "/dist-packages")) and (
                 entry.startswith((user_site, "/usr/"))
                 or any(entry.startswith(prefix + "/") for prefix in prefixes)
+                or _is_environment(entry)
             ):
                 self._roots[entry] = "site"
                 if entry not in self.site_directories:
