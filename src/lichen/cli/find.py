@@ -1,4 +1,4 @@
-"""`lichen find`: earlier work by fingerprint, data, metric, file, author or words."""
+"""`lichen find`: earlier work by fingerprint, data, metric, file, author or words; or a proof that there is none."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ __all__ = ["find_command"]
         "lichen find --data measurements.csv --metric 'accuracy>=0.9' --order energy",
         "lichen find --file model.pkl",
         "lichen find --kind model",
+        "lichen find --prove no.receipt --fingerprint 5f0c9a1e…",
+        "lichen find --prove stands.receipt --withdrawn 12",
     ),
 )
 @click.argument("words", nargs=-1)
@@ -61,6 +63,18 @@ __all__ = ["find_command"]
     help="Most results.",
 )
 @click.option("--failed", is_flag=True, help="Failed and interrupted runs too.")
+@click.option(
+    "--prove",
+    metavar="FILE",
+    help="Answer yes or no, and write a receipt that proves it to FILE; with one of --fingerprint, --file, --withdrawn, --flagged.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["exact", "same-work"]),
+    help="Class of the fingerprint to prove; both when not given.",
+)
+@click.option("--withdrawn", metavar="ENTRY", help="With --prove: was this entry withdrawn?")
+@click.option("--flagged", metavar="ENTRY", help="With --prove: was this entry flagged?")
 @ledger_option
 @json_option
 @pass_invocation
@@ -68,9 +82,22 @@ def find_command(invocation: Invocation, /, words: tuple[str, ...], **options: A
     """Find earlier work.
 
     WORDS are looked for in command lines. All conditions must hold.
+
+    With --prove the answer is a yes or a no that others can check: a receipt over the state that the newest seal commits to. Without
+    the whole ledger, a no rests on the sealer's word; `lichen audit` replays the entries and exposes a false one.
     """
+    from lichen.cli.proving import asked_claims, check_options, tell_proved
     from lichen.runs.find import find
 
+    check_options(words, options)
+    if options["prove"] is not None:
+        from lichen.runs.prove import prove
+
+        with invocation.workspace(options["ledger"]) as workspace:
+            tell_proved(
+                invocation, prove(workspace, asked_claims(workspace, options)), Path(options["prove"])
+            )
+        return
     query = _query(words, options)
     with invocation.workspace(options["ledger"]) as workspace:
         found = find(workspace, query)

@@ -40,21 +40,26 @@ def verify_command(
 ) -> int:
     """Verify a receipt, or the whole ledger.
 
-    RECEIPT is a file that `lichen show --receipt` wrote. It is checked offline: signature, place in the log, and the log's signed
+    RECEIPT is a file that `lichen show --receipt` or `lichen find --prove` wrote. It is checked offline: signature, place in the log, and the log's signed
     checkpoint. Without RECEIPT, everything in the ledger is derived again from its entries: signatures, rules, tree, state, seals, checkpoint.
     """
     if receipt is None:
         return _verify_ledger(invocation, ledger)
     from lichen.errors import NotALedgerError
-    from lichen.runs.verify import verify_receipt_file
+    from lichen.runs.verify import verify_receipts
 
     with contextlib.ExitStack() as opened:
         workspace = None
         if log_key is None:
             with contextlib.suppress(*(() if ledger is not None else (NotALedgerError,))):
                 workspace = opened.enter_context(invocation.workspace(ledger, read_only=True))
-        report = verify_receipt_file(Path(receipt), log_key=log_key, workspace=workspace)
-    _tell_receipt(invocation, report)
+        reports = verify_receipts(Path(receipt), log_key=log_key, workspace=workspace)
+    if invocation.as_json:
+        told = [report.to_json() for report in reports]
+        invocation.output.json(told[0] if len(told) == 1 else told)
+        return 0
+    for report in reports:
+        _tell_receipt(invocation, report)
     return 0
 
 
@@ -106,14 +111,14 @@ def _tell_audit(invocation: Invocation, report: AuditReport) -> None:
 def _tell_receipt(invocation: Invocation, report: ReceiptReport) -> None:
     from lichen.cli.output import Painted
 
-    if invocation.as_json:
-        invocation.output.json(report.to_json())
-        return
     say = invocation.output.line
-    say(
-        Painted("holds: ", "good"),
-        f"entry {report.index} ({report.kind}) by {report.member}, ledger {report.ledger_id[:16]}…, {report.state}",
-    )
+    if report.answer is not None:
+        say(Painted("holds: ", "good"), f"{report.answer}; ledger {report.ledger_id[:16]}…, {report.state}")
+    else:
+        say(
+            Painted("holds: ", "good"),
+            f"entry {report.index} ({report.kind}) by {report.member}, ledger {report.ledger_id[:16]}…, {report.state}",
+        )
     say(f"checked against the log key from: {report.log_key_from}")
     for title, sentences in (("it proves", report.proves), ("it does not prove", report.does_not_prove)):
         if sentences:

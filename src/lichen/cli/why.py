@@ -17,11 +17,18 @@ __all__ = ["why_command"]
 @click.command(
     "why",
     epilog=examples(
-        "lichen why -- python train.py --depth 5", "lichen why --json -- python train.py --depth 5"
+        "lichen why -- python train.py --depth 5",
+        "lichen why --json -- python train.py --depth 5",
+        "lichen why --prove no.receipt -- python train.py --depth 5",
     ),
     context_settings={"allow_interspersed_args": False},
 )
 @request_options
+@click.option(
+    "--prove",
+    metavar="FILE",
+    help="Write a receipt that proves that equal work is, or is not, on record; needs an earlier run of the command.",
+)
 @ledger_option
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND…")
@@ -31,6 +38,9 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
 
     Runs nothing. Names the first item that changed since the last run of this command: a source file, data, a listing, a
     variable, a version.
+
+    With --prove it also answers whether equal work is on record, with a receipt. The fingerprint asked for is computed from what
+    the command read the last time, as it is now: a run that turns out to read something else has another.
     """
     from lichen.cli.narrator import nearest_lines
     from lichen.cli.sentences import describe_estimate
@@ -42,6 +52,13 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     request = build_request(command, options, project)
     with invocation.workspace(options["ledger"], project=project) as workspace:
         explanation = explain(workspace, request)
+        if options["prove"] is not None:
+            from lichen.cli.proving import tell_proved
+            from lichen.runs.prove import planned_claims, prove
+
+            claims = planned_claims(workspace, explanation.answer.parts)
+            tell_proved(invocation, prove(workspace, claims), Path(options["prove"]))
+            return
     if invocation.as_json:
         invocation.output.json(explanation.to_json())
         return

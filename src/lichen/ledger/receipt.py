@@ -32,7 +32,11 @@ LOGGED = "logged"
 
 _TRUE = "That what the record says is true: its author said so."
 _SPLIT = "That everybody was shown the same log: no witness has cosigned this checkpoint."
-_REPLAY = "That this state follows from the entries: replaying them (`lichen verify`) shows it."
+_REPLAY = (
+    "That this state follows from the entries: only replaying them (`lichen audit`) shows it, and exposes a sealer who left "
+    "something out."
+)
+_LATER = "Anything about entries after the seal."
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,7 @@ def _state_receipt(
         key=about.key,
         value=about.value,
         proves=(_logged(receipt, checkpoint), found),
-        does_not_prove=(_REPLAY, _SPLIT),
+        does_not_prove=(_REPLAY, _LATER, _SPLIT),
     )
 
 

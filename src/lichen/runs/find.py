@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lichen.runs.workspace import Workspace
 
-__all__ = ["Found", "MetricBound", "Query", "find", "parse_metric_bound"]
+__all__ = ["Found", "MetricBound", "Query", "file_digest", "find", "parse_metric_bound"]
 
 _RUN_COLUMNS = (
     "idx, member, time_unix_ms, status, reusable, reason, energy_joules, relative_u95, duration_seconds, method, "
@@ -199,7 +199,7 @@ def _find_runs(workspace: Workspace, query: Query) -> list[Found]:
         values += [low, high, low, high]
     if query.file is not None:
         conditions.append("view_run.idx IN (SELECT idx FROM view_output WHERE sha256 = ?)")
-        values.append(_digest_of(workspace, query.file))
+        values.append(file_digest(workspace, query.file))
     if query.member is not None:
         conditions.append("view_run.member = ?")
         values.append(query.member)
@@ -258,7 +258,7 @@ def _find_artefacts(workspace: Workspace, query: Query) -> list[Found]:
         values.append(query.kind)
     if query.file is not None:
         conditions.append("sha256 = ?")
-        values.append(_digest_of(workspace, query.file))
+        values.append(file_digest(workspace, query.file))
     if query.member is not None:
         conditions.append("member = ?")
         values.append(query.member)
@@ -318,7 +318,16 @@ def _data_digest(workspace: Workspace, path: Path) -> bytes:
     return workspace.digests.digest_file(path)
 
 
-def _digest_of(workspace: Workspace, text: str) -> bytes:
+def file_digest(workspace: Workspace, text: str) -> bytes:
+    """Digest of a file, or the digest that the text itself is.
+
+    Args:
+        workspace: For its cache of digests.
+        text: Path of a file, or 64 hexadecimal digits.
+
+    Raises:
+        NotFoundError: It is neither.
+    """
     if Path(text).is_file():
         return workspace.digests.digest_file(Path(text))
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):

@@ -12,6 +12,7 @@ from lichen.errors import UsageError
 if TYPE_CHECKING:
     from lichen.ledger.audit import AuditReport
     from lichen.runs.find import Found, Query
+    from lichen.runs.prove import Proved
     from lichen.runs.python_api import StrPath
     from lichen.runs.verify import ReceiptReport
     from lichen.runs.workspace import Workspace
@@ -77,6 +78,45 @@ class LedgerHandle:
 
         return tell(self._workspace, limit=limit, kind=kind, member=member)
 
+    def prove(
+        self,
+        *,
+        fingerprint: str | None = None,
+        level: str | None = None,
+        sha256: str | None = None,
+        withdrawn: int | None = None,
+        flagged: int | None = None,
+    ) -> list[Proved]:
+        """Answer one question with yes or no, and with receipts that anyone can verify.
+
+        Args:
+            fingerprint: Was work with this fingerprint recorded? 64 hexadecimal digits.
+            level: Its class, ``exact`` or ``same-work``; None asks for both.
+            sha256: Was a file with this digest published? 64 hexadecimal digits.
+            withdrawn: Was the entry at this index withdrawn?
+            flagged: Was it flagged?
+
+        Returns:
+            The answers; two where a fingerprint of unknown class is on record in neither.
+
+        Raises:
+            UsageError: Not exactly one question, or not a fingerprint, digest or index.
+        """
+        from lichen.contracts.claims import artefact_claim, flagged_claim, withdrawn_claim
+        from lichen.runs.prove import prove, work_claims
+
+        if sum(question is not None for question in (fingerprint, sha256, withdrawn, flagged)) != 1:
+            raise UsageError("a proof answers one question: fingerprint, sha256, withdrawn or flagged")
+        if fingerprint is not None:
+            claims = work_claims(self._workspace, _digest(fingerprint), level)
+        elif sha256 is not None:
+            claims = [artefact_claim(_digest(sha256))]
+        elif withdrawn is not None:
+            claims = [withdrawn_claim(withdrawn)]
+        else:
+            claims = [flagged_claim(flagged if flagged is not None else -1)]
+        return prove(self._workspace, claims)
+
     def verify(self, receipt: StrPath | None = None) -> AuditReport | ReceiptReport:
         """Verify a receipt against this ledger's log key, or, without one, derive the whole ledger again.
 
@@ -138,6 +178,13 @@ def find(words: str | None = None, *, ledger: StrPath | None = None, **condition
     """
     with open_ledger(ledger) as handle:
         return handle.find(words, **conditions)
+
+
+def _digest(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(f"{text!r:.80} is not hexadecimal", remedy="Give 64 hexadecimal digits.") from None
 
 
 _CONDITIONS = ("data", "metric", "file", "fingerprint", "member", "kind", "order", "limit", "failed")

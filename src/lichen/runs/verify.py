@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichen.contracts.claims import read_claim
 from lichen.errors import NotFoundError, UsageError
+from lichen.runs.prove import sealed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lichen.crypto.keys import PublicKey
     from lichen.ledger.audit import AuditReport
+    from lichen.ledger.receipt import VerifiedReceipt
     from lichen.runs.workspace import Workspace
 
-__all__ = ["ReceiptReport", "verify_ledger", "verify_receipt_file"]
+__all__ = ["ReceiptReport", "verify_ledger", "verify_receipt_file", "verify_receipts"]
 
 _RECEIPT_BYTES_MAX = 1024 * 1024
 
@@ -29,13 +32,14 @@ class ReceiptReport:
         ledger_id: Hexadecimal id, from the checkpoint's origin.
         index: Entry it is about.
         tree_size: Of the checkpoint.
-        kind: Kind of record.
-        member: Its author.
+        kind: Kind of record; ``state`` when it is about a key of the state.
+        member: Its author, or who sealed the state.
         state: ``logged`` or ``witnessed``.
         proves: Sentences.
         does_not_prove: Sentences.
         log_key_from: Where the log's key came from.
-        statement: The record.
+        statement: The record; None when it is about the state.
+        answer: What the state says about the key, as a sentence; None when it is about an entry.
     """
 
     ledger_id: str
@@ -48,6 +52,7 @@ class ReceiptReport:
     does_not_prove: tuple[str, ...]
     log_key_from: str
     statement: dict[str, Any] | None
+    answer: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON."""
@@ -57,7 +62,7 @@ class ReceiptReport:
 def verify_receipt_file(
     path: Path, *, log_key: str | None = None, workspace: Workspace | None = None
 ) -> ReceiptReport:
-    """Verify a receipt without asking anybody.
+    """Verify a file that holds one receipt, without asking anybody.
 
     Args:
         path: The receipt, as `lichen show --receipt` writes it.
@@ -68,16 +73,43 @@ def verify_receipt_file(
         What it proves.
 
     Raises:
-        UsageError: No key to check against.
+        UsageError: No key to check against, or several receipts in the file.
         NotFoundError: No such file.
         EncodingError: Not a receipt.
         VerificationError: It does not hold.
+    """
+    reports = verify_receipts(path, log_key=log_key, workspace=workspace)
+    if len(reports) > 1:
+        raise UsageError(
+            f"{path} holds {len(reports)} receipts", remedy="Use verify_receipts, which tells of each."
+        )
+    return reports[0]
+
+
+def verify_receipts(
+    path: Path, *, log_key: str | None = None, workspace: Workspace | None = None
+) -> list[ReceiptReport]:
+    """Verify every receipt in a file, without asking anybody.
+
+    Args:
+        path: Receipts one after another, as `lichen find --prove` writes them, or a single one.
+        log_key: The log's public key, as did:key or base64url; taken from the workspace's genesis when None.
+        workspace: A ledger whose log key is believed.
+
+    Returns:
+        What each proves, in the order of the file; at least one.
+
+    Raises:
+        UsageError: No key to check against.
+        NotFoundError: No such file.
+        EncodingError: Something in it is no receipt.
+        VerificationError: One does not hold; then none of them is told of.
     """
     from lichen.ledger.receipt import Receipt, verify_receipt
     from lichen.runs.setup import parse_public_key
 
     text = _read(path)
-    receipt = Receipt.parse(text)
+    receipts = [Receipt.parse(one) for one in _parted(text)]
     key: PublicKey
     if log_key is not None:
         key, origin, source = parse_public_key(log_key), None, "given"
@@ -89,19 +121,43 @@ def verify_receipt_file(
             "no key to check the receipt against",
             remedy="Give the log's public key with --log-key did:key:…, or a ledger with --ledger DIR.",
         )
-    verified = verify_receipt(receipt, key, origin)
+    return [_report(verify_receipt(receipt, key, origin), source) for receipt in receipts]
+
+
+def _parted(text: str) -> list[str]:
+    """Part a text before each line with which a receipt begins."""
+    from lichen.ledger.receipt_format import MAGIC
+
+    head, *rest = text.split(f"\n{MAGIC}\n")
+    if not rest:
+        return [text]
+    return [head + "\n", *(f"{MAGIC}\n{one}\n" for one in rest[:-1]), f"{MAGIC}\n{rest[-1]}"]
+
+
+def _report(verified: VerifiedReceipt, source: str) -> ReceiptReport:
     said = verified.statement.predicate if verified.statement is not None else {}
+    proves, leaves_open, answer = list(verified.proves), list(verified.does_not_prove), None
+    seal = verified.seal
+    if verified.contract is not None and verified.key is not None and seal is not None:
+        claim = read_claim(verified.contract, verified.key)
+        if claim is not None:
+            answer = sealed_answer(claim, verified.value, seal.tree_size, seal.sealer, verified.index)
+            proves[1:] = [answer[0].upper() + answer[1:] + "."]
+            leaves_open += claim.open_questions(verified.value)
+        else:
+            answer = proves[-1].removesuffix(".")
     return ReceiptReport(
         ledger_id=verified.origin.rpartition("/")[2],
         index=verified.index,
         tree_size=verified.tree_size,
-        kind=verified.statement.kind if verified.statement is not None else "seal",
-        member=str(said.get("member", "log")),
+        kind=verified.statement.kind if verified.statement is not None else "state",
+        member=str(said.get("member", "log")) if seal is None else seal.sealer,
         state=verified.state,
-        proves=tuple(verified.proves),
-        does_not_prove=tuple(verified.does_not_prove),
+        proves=tuple(proves),
+        does_not_prove=tuple(leaves_open),
         log_key_from=source,
         statement=dict(said) or None,
+        answer=answer,
     )
 
 
