@@ -24,8 +24,8 @@ __all__ = ["find_command"]
         "lichen find --data measurements.csv --metric 'accuracy>=0.9' --order energy",
         "lichen find --file model.pkl",
         "lichen find --kind model",
-        "lichen find --prove no.receipt --fingerprint 5f0c9a1e…",
-        "lichen find --prove stands.receipt --withdrawn 12",
+        "lichen find --prove stands.receipt --withdrawn @last",
+        "lichen find --prove published.receipt --file model.pkl",
     ),
 )
 @click.argument("words", nargs=-1)
