@@ -12,7 +12,8 @@ Four means, each for what the one before it misses:
 Rules upheld here:
 
 * No process is counted twice: an account that arrived by ``wait4`` replaces every earlier estimate of that process.
-* What is only estimated widens ``cpu_seconds_low`` to ``cpu_seconds_high``; what is exact does not.
+* What is only estimated widens ``cpu_seconds_low`` to ``cpu_seconds_high``; what is exact does not. These are bounds of
+  95 %, as those of every measurement; ``cpu_seconds_certain`` and ``cpu_seconds_possible`` hold always.
 * Children of this process that are not part of the work are neither counted nor reaped.
 
 Source: wait4(2), waitid(2), PR_SET_CHILD_SUBREAPER in prctl(2).
@@ -29,7 +30,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from lichen.energy import process_table
 from lichen.energy.cgroup import ControlGroup
@@ -64,6 +65,8 @@ class TreeUsage:
         write_bytes: Written to storage.
         method: ``cgroup``, ``wait4+polling``, ``wait4`` (nothing but ended children) or ``self``.
         still_running: Processes of the tree alive at the end; their use up to then is counted.
+        cpu_seconds_certain: Used without any doubt, whatever was dropped; ``cpu_seconds_low`` when None.
+        cpu_seconds_possible: More cannot have been used; ``cpu_seconds_high`` when None.
     """
 
     cpu_seconds: float
@@ -76,6 +79,18 @@ class TreeUsage:
     write_bytes: int
     method: str
     still_running: tuple[int, ...] = ()
+    cpu_seconds_certain: float | None = None
+    cpu_seconds_possible: float | None = None
+
+
+class _Bounds(NamedTuple):
+    """Processor seconds: the estimate, its interval of 95 %, and what holds always."""
+
+    cpu: float
+    low: float
+    high: float
+    certain: float
+    possible: float
 
 
 class TreeAccount:
@@ -210,12 +225,12 @@ class TreeAccount:
             self._scan.scan()
             self.reap()
         alive = self._scan.alive if self._scan is not None else []
-        cpu, low, high = self._interval()
+        cpu, low, high, certain, possible = self._bounds()
         method = "wait4" if self._scan is None else "wait4+polling"
         if self._group is not None:
             counted = self._group.cpu_seconds()
             if counted is not None and counted >= low * (1 - GROUP_SHORTFALL_MAX) - TICK_SECONDS:
-                cpu = low = high = counted
+                cpu = low = high = certain = possible = counted
                 method = "cgroup"
             self._group.remove()
             self._group = None
@@ -233,21 +248,30 @@ class TreeAccount:
             write_bytes=self._write_bytes + sum(written for _, written in io),
             method=method,
             still_running=tuple(sorted(seen.stat.pid for seen in alive if seen.stat.state not in "ZX")),
+            cpu_seconds_certain=certain,
+            cpu_seconds_possible=possible,
         )
 
-    def _interval(self) -> tuple[float, float, float]:
-        """Return processor seconds with their 95 % interval from everything but the control group."""
+    def _bounds(self) -> _Bounds:
+        """Return processor seconds with their bounds from everything but the control group."""
         alive = self._scan.alive if self._scan is not None else []
         cpu = self._reaped_seconds + math.fsum(seen.total_seconds for seen in alive)
-        low, high = cpu, cpu + len(alive) * 2 * TICK_SECONDS
+        high = cpu + len(alive) * 2 * TICK_SECONDS
         dropped = self._scan.dropped_time() if self._scan is not None else None
         if dropped is None:
-            return cpu, low, high
-        low, high, cpu = low + dropped.low_seconds, high + dropped.high_seconds, cpu + dropped.seconds
+            return _Bounds(cpu, cpu, high, cpu, high)
+        bounds = _Bounds(
+            cpu + dropped.seconds,
+            cpu + dropped.low_seconds,
+            high + dropped.high_seconds,
+            cpu + dropped.certain_seconds,
+            high + dropped.possible_seconds,
+        )
         busy = process_table.read_busy_seconds()
         if busy is not None and self._busy_start is not None:
-            high = max(cpu, min(high, (busy - self._busy_start) * 1.01 + 2 * TICK_SECONDS))
-        return cpu, low, high
+            machine = (busy - self._busy_start) * 1.01 + 2 * TICK_SECONDS
+            bounds = bounds._replace(high=max(bounds.cpu, min(bounds.high, machine)))
+        return bounds
 
     def _restore(self) -> None:
         if _LINUX and not self._was_subreaper:

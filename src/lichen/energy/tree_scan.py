@@ -8,8 +8,9 @@ Rules upheld here:
   one whose parent's account of waited-for children did not grow when it ended (SA_NOCLDWAIT); from then on all
   children of that parent count as dropped.
 * Dropped time is estimated by time sampling: each scan credits the processor rate of the processes seen for the time
-  since the scan before. Short ones that no scan saw are made up for by those that were seen, so the estimate is right
-  on average whatever their length; its spread is carried along.
+  since the scan before. Short ones that no scan saw are made up for by those that were seen. The interval of 95 % holds the
+  spread of such sampling and what the kernel's coarse accounts leave open; beside it stand what is certain and what is
+  possible, which hold always.
 
 Source: sigaction(2), notes on SIGCHLD and SA_NOCLDWAIT; proc_pid_stat(5).
 """
@@ -20,7 +21,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from lichen.energy import process_table
 from lichen.energy.process_table import TICK_SECONDS, ProcessStat
@@ -33,6 +34,38 @@ SCAN_SHARE_DROPPING_MAX: Final = (
 )
 UNSEEN_SCANS: Final = 3.0  # rule of three: what no scan saw is, with 95 %, less than three scan intervals
 RATE_SPREAD_MIN: Final = 0.1  # spread assumed for a process that was just forked and has not run yet
+ACCOUNT_LAG_SECONDS: Final = (
+    0.002  # by which the account of a running process lags on average, at 250 updates a second
+)
+ACCOUNT_LAG_MAX_SECONDS: Final = (
+    0.01  # the same at most: no kernel updates less often than 100 times a second
+)
+
+
+class ProcessTable(Protocol):
+    """Where processes are looked up; the module ``process_table`` is one."""
+
+    def descendants(self, root: int) -> dict[int, ProcessStat]:
+        """Return every process below one."""
+
+    def read_stat(self, pid: int) -> ProcessStat | None:
+        """Return the account of one process."""
+
+    def read_scheduled_seconds(self, pid: int) -> float | None:
+        """Return the processor seconds of a process's first thread, finely resolved."""
+
+
+class Clock(Protocol):
+    """Where the time is asked for; the module ``time`` is one."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def thread_time(self) -> float:
+        """Return processor seconds of this thread."""
+
+    def clock_gettime(self, clk_id: int, /) -> float:
+        """Return the seconds of one of the system's clocks."""
 
 
 @dataclass(slots=True)
@@ -44,7 +77,9 @@ class SeenProcess:
         total_seconds: Processor time of its own and of children it waited for, at the last scan.
         dropped: Its parent ignores SIGCHLD.
         credit_seconds: Estimated processor time, when dropped.
-        variance: Squared spread of the estimate.
+        variance: Squared spread of the estimate, due to when the scans happened to be.
+        too_little_seconds: By which its rate may have been taken too low.
+        too_much_seconds: By which its rate may have been taken too high.
     """
 
     stat: ProcessStat
@@ -52,6 +87,8 @@ class SeenProcess:
     dropped: bool
     credit_seconds: float = 0.0
     variance: float = 0.0
+    too_little_seconds: float = 0.0
+    too_much_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +97,17 @@ class DroppedTime:
 
     Args:
         seconds: Best estimate.
-        low_seconds: Certainly used.
+        low_seconds: Lower end of the 95 % interval.
         high_seconds: Upper end of the 95 % interval.
+        certain_seconds: Used without any doubt: what scans saw in the accounts.
+        possible_seconds: More cannot have been used: what was seen, and every processor all the while accounts were dropped.
     """
 
     seconds: float
     low_seconds: float
     high_seconds: float
+    certain_seconds: float
+    possible_seconds: float
 
 
 class TreeScan:
@@ -74,10 +115,16 @@ class TreeScan:
 
     Args:
         foreign: Children of this process that are not part of the tree.
+        processes: What is known of processes.
+        clock: What time it is.
     """
 
-    def __init__(self, foreign: set[int]) -> None:
+    def __init__(
+        self, foreign: set[int], *, processes: ProcessTable = process_table, clock: Clock = time
+    ) -> None:
         self.foreign = foreign
+        self._processes = processes
+        self._clock = clock
         self.process_count = 0
         self.peak_rss_bytes = 0
         self._seen: dict[tuple[int, int], SeenProcess] = {}
@@ -87,12 +134,15 @@ class TreeScan:
         self._dropped_seconds = 0.0
         self._dropped_certain = 0.0
         self._dropped_variance = 0.0
+        self._too_little_seconds = 0.0
+        self._too_much_seconds = 0.0
+        self._processor_count = os.cpu_count() or 1
         self._dropping = False
         self._dropping_span = 0.0
         self._scan_count = 0
         self._rss_seconds = 0.0
         self._rss_span = 0.0
-        self._last = time.monotonic()
+        self._last = self._clock.monotonic()
         self._next = 0.0
 
     @property
@@ -107,17 +157,17 @@ class TreeScan:
 
     def poll(self) -> None:
         """Scan when the last scan has been paid for; otherwise return at once."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._next:
             return
-        spent = time.thread_time()
+        spent = self._clock.thread_time()
         dropping = self.scan()
         share = SCAN_SHARE_DROPPING_MAX if dropping else SCAN_SHARE_MAX
-        self._next = now + (time.thread_time() - spent) / share
+        self._next = now + (self._clock.thread_time() - spent) / share
 
     def scan(self) -> bool:
         """Look at the tree now and say whether a process in it drops its children."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         elapsed = now - self._last
         self._last = now
         self._scan_count += 1
@@ -153,18 +203,21 @@ class TreeScan:
         alive = [seen for seen in self._seen.values() if seen.dropped]
         if not self._dropping and not self._dropped_seconds:
             return None
-        estimate = max(self._dropped_seconds, self._dropped_certain)
+        certain = self._dropped_certain
+        possible = certain + self._processor_count * self._dropping_span
+        estimate = min(max(self._dropped_seconds, certain), possible)
         spread = 1.96 * math.sqrt(self._dropped_variance + math.fsum(seen.variance for seen in alive))
         unseen = UNSEEN_SCANS * self._dropping_span / max(self._scan_count, 1)
-        low = max(self._dropped_certain, estimate - spread)
-        return DroppedTime(estimate, low, estimate + spread + unseen)
+        low = max(certain, estimate - spread - self._too_much_seconds)
+        high = min(possible, estimate + spread + self._too_little_seconds + unseen)
+        return DroppedTime(estimate, low, high, certain, possible)
 
     def _drops(self, stat: ProcessStat) -> bool:
         """Whether the kernel throws the accounts of a process's children away."""
         return stat.ignores_children or (stat.pid, stat.started_ticks) in self._droppers
 
     def _snapshot(self) -> dict[int, ProcessStat]:
-        alive = process_table.descendants(os.getpid())
+        alive = self._processes.descendants(os.getpid())
         for pid in self.foreign & set(alive):
             _prune(alive, pid)
         return alive
@@ -176,7 +229,7 @@ class TreeScan:
         total = stat.total_seconds
         if dropped and stat.thread_count == 1:
             total = max(
-                total, (process_table.read_scheduled_seconds(stat.pid) or 0.0) + stat.children_seconds
+                total, (self._processes.read_scheduled_seconds(stat.pid) or 0.0) + stat.children_seconds
             )
         before = self._seen.get(key)
         if before is None:
@@ -184,7 +237,7 @@ class TreeScan:
             self._current[stat.pid] = key
             self._seen[key] = seen = SeenProcess(stat, total, dropped)
             if dropped:
-                _credit_first(seen, elapsed)
+                _credit_first(seen, elapsed, self._clock.clock_gettime(time.CLOCK_BOOTTIME))
             return
         if dropped:
             before.credit_seconds += max(0.0, total - before.total_seconds) if before.dropped else total
@@ -196,7 +249,7 @@ class TreeScan:
         for key in [
             key for key in self._seen if key[0] not in alive or alive[key[0]].started_ticks != key[1]
         ]:
-            again = process_table.read_stat(key[0])
+            again = self._processes.read_stat(key[0])
             if again is not None and again.started_ticks == key[1] and key[0] not in self.foreign:
                 alive[key[0]] = again
                 continue
@@ -231,7 +284,7 @@ class TreeScan:
         key = self._current.get(parent)
         if key is None:
             return self._growth_of_reaped.get(parent)
-        now = process_table.read_stat(parent)
+        now = self._processes.read_stat(parent)
         if now is None or now.started_ticks != key[1]:
             return None
         return now.children_seconds - self._seen[key].stat.children_seconds
@@ -240,19 +293,32 @@ class TreeScan:
         self._dropped_seconds += seen.credit_seconds
         self._dropped_certain += seen.total_seconds
         self._dropped_variance += seen.variance
+        self._too_little_seconds += seen.too_little_seconds
+        self._too_much_seconds += seen.too_much_seconds
 
 
-def _credit_first(seen: SeenProcess, elapsed: float) -> None:
-    """Credit a process seen for the first time with its processor rate over the time since the last scan."""
+def _credit_first(seen: SeenProcess, elapsed: float, boot_seconds: float) -> None:
+    """Credit a process seen for the first time with its processor rate over the time since the last scan.
+
+    The kernel tells the start in whole ticks and brings the account of a process that runs up to date now and then, so the
+    rate of one that has just begun is known within limits only; how far the truth may lie from the credit is kept.
+    """
     threads = max(seen.stat.thread_count, 1)
-    boot_seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
-    age = (
-        boot_seconds - (seen.stat.started_ticks + 0.5) * TICK_SECONDS
-    )  # the start is cut to a tick: half of it on average
-    age = max(age, seen.total_seconds / threads, TICK_SECONDS / 2)
-    rate = seen.total_seconds / age
-    seen.credit_seconds = seen.total_seconds if age >= elapsed else rate * elapsed
+    known = seen.total_seconds
+    age_max = max(boot_seconds - seen.stat.started_ticks * TICK_SECONDS, known / threads, TICK_SECONDS / 2)
+    age_min = max(age_max - TICK_SECONDS, known / threads, TICK_SECONDS / 20)
+    if age_min >= elapsed:
+        seen.credit_seconds = known
+        seen.variance = (max(known / age_max, RATE_SPREAD_MIN) * elapsed) ** 2
+        return
+    is_running = seen.stat.state == "R"
+    rate_max = min(threads, (known + ACCOUNT_LAG_MAX_SECONDS * is_running) / age_min)
+    rate_min = min(known / age_max, rate_max)
+    rate = min(rate_max, (known + ACCOUNT_LAG_SECONDS * is_running) / ((age_min + age_max) / 2))
+    seen.credit_seconds = rate * elapsed
     seen.variance = (max(rate, RATE_SPREAD_MIN) * elapsed) ** 2
+    seen.too_little_seconds = (rate_max - rate) * elapsed
+    seen.too_much_seconds = (rate - rate_min) * elapsed
 
 
 def _prune(alive: dict[int, ProcessStat], pid: int) -> None:

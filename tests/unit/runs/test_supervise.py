@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -494,6 +493,7 @@ class PlainAccount:
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
         self.calls: list[str] = []
+        self._pids: set[int] = set()
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -511,6 +511,7 @@ class PlainAccount:
         raise RuntimeError("in the child")
 
     def started(self, pid: int) -> None:
+        self._pids.add(pid)
         self._call("started")
 
     def poll(self) -> None:
@@ -519,8 +520,10 @@ class PlainAccount:
     def reap(self) -> list[tuple[int, int]]:
         self._call("reap")
         found = []
-        with contextlib.suppress(ChildProcessError):  # nobody is left to wait for
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+        for pid in tuple(self._pids):  # and nobody else's children: the tests' runner has some of its own
+            ended = os.waitpid(pid, os.WNOHANG)
+            if ended[0]:
+                self._pids.discard(pid)
                 found.append(ended)
         return found
 
