@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["HighWater", "Mark"]
+__all__ = ["HighWater", "Mark", "check_mark"]
 
 LINE_BYTES: Final = 192
 LINE_COUNT: Final = 2
@@ -113,24 +113,8 @@ class HighWater:
             RollbackError: It is older than the mark, or differs from it.
         """
         mark = self.read()
-        if mark is None:
-            return
-        remedy = "put the newer ledger back; if it is lost, start a fork that says so: `lichen init --fork-from` this ledger"
-        if size < mark.size:
-            raise RollbackError(
-                f"this ledger has {size} entries, but {mark.size} were signed for on this machine: it is an older copy",
-                expected=mark.size,
-                calculated=size,
-                remedy=remedy,
-            )
-        root = root_at(mark.size)
-        if root != mark.root:
-            raise RollbackError(
-                f"this ledger differs within its first {mark.size} entries from the one signed for on this machine",
-                expected=mark.root,
-                calculated=root,
-                remedy=remedy,
-            )
+        if mark is not None:
+            check_mark(mark, size, root_at)
 
     def raise_to(self, mark: Mark) -> None:
         """Write a mark, unless a higher one is there.
@@ -176,6 +160,36 @@ class HighWater:
             yield descriptor
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
+    """Refuse a ledger that is behind, or beside, a mark.
+
+    Args:
+        mark: Read *before* the picture of the ledger was taken: a mark that another process raised since would make a ledger
+            look older than it is.
+        size: Count of its entries.
+        root_at: Computes its root at a size up to that.
+
+    Raises:
+        RollbackError: It is older than the mark, or differs from it.
+    """
+    remedy = "put the newer ledger back; if it is lost, start a fork that says so: `lichen init --fork-from` this ledger"
+    if size < mark.size:
+        raise RollbackError(
+            f"this ledger has {size} entries, but {mark.size} were signed for on this machine: it is an older copy",
+            expected=mark.size,
+            calculated=size,
+            remedy=remedy,
+        )
+    root = root_at(mark.size)
+    if root != mark.root:
+        raise RollbackError(
+            f"this ledger differs within its first {mark.size} entries from the one signed for on this machine",
+            expected=mark.root,
+            calculated=root,
+            remedy=remedy,
+        )
 
 
 def _marks_of(data: bytes) -> list[Mark]:

@@ -24,7 +24,7 @@ from lichen.encoding.base import b64u
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import KeyFileError, Rejected, StorageError, UsageError
 from lichen.ledger.appender import Appender
-from lichen.ledger.high_water import HighWater
+from lichen.ledger.high_water import HighWater, check_mark
 from lichen.ledger.log_file import LogFile
 from lichen.ledger.ports import Appended, Contract, View
 from lichen.ledger.reader import LedgerReader
@@ -172,12 +172,16 @@ class Ledger(LedgerReader):
         try:
             with database.read():
                 log = LogFile(database, contracts)
-                _check_log_key(log, log_key)
+            _check_log_key(log, log_key)
+            mark = None if home is None else HighWater(home, log.id)
+            seen = (
+                None if mark is None or reading else mark.read()
+            )  # before the picture below: others may append
+            with database.read():
                 log.refresh()
                 log.check_edge()
-                mark = None if home is None else HighWater(home, log.id)
-                if mark is not None and not reading:
-                    mark.check(log.size, log.tree().root_at)
+                if seen is not None:
+                    check_mark(seen, log.size, log.tree().root_at)
             view_set = ViewSet(views)
             appender = None if reading or log_key is None else Appender(log, log_key, view_set, mark, now_ms)
             ledger = cls(log, view_set, appender, mark, now_ms, progress)

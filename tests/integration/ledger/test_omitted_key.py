@@ -84,7 +84,7 @@ class Operator:
 @pytest.fixture
 def operator(tmp_path):
     """Make an operator; the ledger is closed at the end."""
-    made = []
+    made: list[Operator] = []
 
     def make(is_omitted=None):
         contracts = default_contracts() if is_omitted is None else (Members(), OmittingRegistry(is_omitted))
