@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Set up": {
         "init": ("init", "Start a ledger here."),
+        "serve": ("serve", "Serve this ledger to a team."),
         "key": ("key", "Manage keys and members."),
         "config": ("config", "Read and change settings."),
         "completion": ("completion", "Print the completion script of a shell."),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lichen.crypto.note import NoteKey, NoteSignature, SignedNote
 from lichen.encoding.entry import Entry
-from lichen.errors import CorruptLedgerError, UsageError, VerificationError
+from lichen.errors import CorruptLedgerError, NotFoundError, UsageError, VerificationError
 from lichen.ledger.proof import consistency_proof, inclusion_proof, verify_inclusion
 from lichen.ledger.receipt import Receipt
 from lichen.ledger.state_map import state_key
@@ -53,18 +53,19 @@ class Answers:
         signature = NoteSignature(identity.name, identity.hash, chosen.signature)
         return SignedNote(log.checkpoint_of(chosen).body(), (signature,)).to_text()
 
-    def receipt(self, index: int) -> Receipt:
-        """Receipt of an entry under the newest checkpoint.
+    def receipt(self, index: int, row: SealRow | None = None) -> Receipt:
+        """Receipt of an entry.
 
         Args:
             index: Which entry.
+            row: The seal whose checkpoint it stands under; None for the newest.
 
         Raises:
             NotFoundError: There is no such entry.
             UsageError: No seal covers it yet.
             CorruptLedgerError: The ledger contradicts itself on the way.
         """
-        log, row = self._log, self._newest()
+        log, row = self._log, row or self._newest()
         data = log.entry_bytes(index)
         if index > row.index:
             raise UsageError(
@@ -81,17 +82,38 @@ class Answers:
             genesis=self._genesis(),
         )
 
-    def state_receipt(self, contract: str, key: bytes) -> Receipt:
-        """Receipt of what the newest sealed state says about a key.
+    def first_receipt(self, index: int) -> Receipt:
+        """Receipt of an entry under the first checkpoint that covers it: the same text whenever it is asked for.
+
+        Args:
+            index: Which entry.
+
+        Raises:
+            NotFoundError: There is no such entry.
+            UsageError: No seal covers it yet.
+            CorruptLedgerError: The ledger contradicts itself on the way.
+        """
+        newest = self._newest()
+        return self.receipt(index, self._log.tables.seal_covering(index) if index <= newest.index else newest)
+
+    def state_receipt(self, contract: str, key: bytes, tree_size: int | None = None) -> Receipt:
+        """Receipt of what a sealed state says about a key.
 
         Args:
             contract: Whose key.
             key: What the contract calls it.
+            tree_size: Size of the checkpoint behind the seal; None for the newest.
 
         Raises:
+            NotFoundError: No checkpoint stands at that size, or the state behind it is no longer kept.
             CorruptLedgerError: The ledger contradicts itself on the way.
         """
         log, row = self._log, self._newest()
+        if tree_size is not None and tree_size != row.index + 1:
+            earlier = log.tables.seal_at(tree_size - 1)
+            if earlier is None:
+                raise NotFoundError(f"no checkpoint of this ledger stands at size {tree_size}")
+            row = earlier
         data = log.entry_bytes(row.index)
         value, map_proof = log.store.prove(state_key(contract, key), row.index)
         return Receipt.of_state(

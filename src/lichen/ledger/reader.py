@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.encoding.entry import Entry
-from lichen.errors import UsageError
+from lichen.errors import NotFoundError, UsageError
 from lichen.ledger.answers import Answers
 from lichen.ledger.ports import Record, StateReader
+from lichen.ledger.tree import TILE_HEIGHT, TILE_WIDTH
 
 if TYPE_CHECKING:
     from lichen.ledger.genesis import Genesis
     from lichen.ledger.log_file import LogFile
     from lichen.ledger.receipt_format import Receipt
     from lichen.ledger.seal import Seal
+    from lichen.ledger.tables import SealRow
     from lichen.ledger.views import Progress, ViewSet
 
 __all__ = ["LedgerReader"]
@@ -187,6 +189,32 @@ class LedgerReader:
         with self._reading():
             return self._answers.state_receipt(contract, key)
 
+    def first_receipt(self, index: int) -> Receipt:
+        """The receipt of an entry under the first checkpoint that covers it: the same text whenever it is asked for.
+
+        Raises:
+            NotFoundError: There is no such entry.
+            UsageError: No seal covers it yet.
+            CorruptLedgerError: The ledger is damaged on the way.
+        """
+        with self._reading():
+            return self._answers.first_receipt(index)
+
+    def state_receipt_at(self, tree_size: int, contract: str, key: bytes) -> Receipt:
+        """What the sealed state behind one checkpoint says about a key; never another answer for the same question.
+
+        Args:
+            tree_size: Size of the checkpoint.
+            contract: Whose key.
+            key: What the contract calls it.
+
+        Raises:
+            NotFoundError: No checkpoint stands at that size, or its state is no longer kept and only replay has it.
+            CorruptLedgerError: The ledger is damaged on the way.
+        """
+        with self._reading():
+            return self._answers.state_receipt(contract, key, tree_size)
+
     def prove_inclusion(self, index: int, tree_size: int | None = None) -> list[bytes]:
         """Sibling hashes from an entry up to a root.
 
@@ -219,6 +247,57 @@ class LedgerReader:
             if not 0 <= tree_size <= self._log.size:
                 raise UsageError(f"this log has {self._log.size} entries, it never had {tree_size}")
             return self._log.tree().root_at(tree_size)
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def tile(self, level: int, number: int, width: int) -> bytes:
+        """Hashes of a tile of the log's tree, as C2SP tlog-tiles numbers and writes them.
+
+        Args:
+            level: 0 for leaf hashes; each level above holds the roots of full tiles below.
+            number: Place of the tile on its level.
+            width: How many of its hashes, 1 to 256, counted from its start.
+
+        Returns:
+            ``32 * width`` bytes.
+
+        Raises:
+            NotFoundError: No seal covers all of them yet.
+            CorruptLedgerError: They are missing from the file.
+        """
+        with self._reading():
+            if (
+                not 1 <= width <= TILE_WIDTH
+                or (number * TILE_WIDTH + width) << (TILE_HEIGHT * level) > self._log.mark().size
+            ):
+                raise NotFoundError(f"this log has no tile {number} of width {width} on level {level} yet")
+            return self._log.tree().read_hashes(level, number * TILE_WIDTH, width)
+
+    def sealed_entries(self, start: int, stop: int) -> list[bytes]:
+        """Entries in their compact form, none that no seal covers yet.
+
+        Args:
+            start: First index.
+            stop: One past the last.
+
+        Raises:
+            NotFoundError: No seal covers all of them yet.
+            CorruptLedgerError: Bytes changed after they were appended.
+        """
+        with self._reading():
+            if not 0 <= start < stop <= self._log.mark().size:
+                raise NotFoundError(f"this log has no sealed entries {start} to {stop - 1}")
+            return [self._log.entry_bytes(index) for index in range(start, stop)]
+
+    def seal_rows(self, start: int, stop: int) -> list[SealRow]:
+        """Index, root and log signature of each checkpoint whose seal stands in a range of entries.
+
+        Args:
+            start: First index.
+            stop: One past the last.
+        """
+        with self._reading():
+            return self._log.tables.seals(start, stop)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

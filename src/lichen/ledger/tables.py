@@ -144,6 +144,14 @@ class Tables:
             index,
         )
 
+    def seals(self, start: int, stop: int) -> list[SealRow]:
+        """The seals with ``start <= index < stop``, in order."""
+        rows = self._connection.execute(
+            "SELECT idx, checkpoint FROM entries WHERE idx>=? AND idx<? AND checkpoint IS NOT NULL ORDER BY idx",
+            (start, stop),
+        )
+        return [SealRow(index, bytes(value[:ROOT_BYTES]), bytes(value[ROOT_BYTES:])) for index, value in rows]
+
     def _seal(self, query: str, index: int) -> SealRow | None:
         row = self._connection.execute(query, (index,)).fetchone()
         return (

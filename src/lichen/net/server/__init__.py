@@ -1,0 +1,1 @@
+"""`lichen serve`: one ledger, read and written through HTTP. Needs the extra ``web`` (starlette and uvicorn)."""

@@ -1,0 +1,187 @@
+"""The server as a process: socket, impatience with slow callers, signals, and an end that loses nothing.
+
+Rules upheld here:
+
+* Whoever connects has to send the head of a request within a bounded time, first or tenth on the connection.
+* On SIGTERM or SIGINT nothing more is taken; what was taken is finished and answered, the block is sealed, then it ends.
+
+Source: RFC 9112 section 9; uvicorn's documentation for the hooks used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from lichen.errors import UsageError
+from lichen.net.server.app import LedgerApplication
+from lichen.net.server.problem import CONTENT_TYPE, Problem
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from lichen.net.server.service import Service
+
+__all__ = ["bind", "serve"]
+
+BACKLOG: Final = 1_024
+KEEP_ALIVE_SECONDS: Final = 30
+HEAD_BYTES_MAX: Final = 16_384
+
+_LOG = logging.getLogger("lichen.serve")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address.
+
+    Args:
+        host: Address or name of this machine.
+        port: Port; 0 for any that is free.
+
+    Raises:
+        UsageError: It is taken, or not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            remedy="Choose another --port, or stop the program that has it.",
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def serve(service: Service, listening: socket.socket, on_ready: Callable[[], object] | None = None) -> None:
+    """Serve until told to stop; the service is closed then.
+
+    Args:
+        service: The ledger.
+        listening: Bound socket; closed at the end.
+        on_ready: Called when requests are answered.
+    """
+    settings = service.settings
+    config = uvicorn.Config(
+        LedgerApplication(service),
+        http=_impatient(settings.header_seconds),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        backlog=BACKLOG,
+    )
+    with listening:
+        _Server(config, service, on_ready).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which tells the service about its end before anything else."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, on_ready: Callable[[], object] | None
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_ready is not None and not self.should_exit:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.is_draining = True
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT for as long as the server runs; they end it, and with it the process, in order."""
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _impatient(seconds: float) -> type[asyncio.Protocol]:
+    """Uvicorn's fastest HTTP protocol here, with a bound on the time that the head of a request may take."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+
+    class Impatient(base):  # type: ignore[misc, unused-ignore]
+        _waiting: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait_for_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_waiting()
+            elif self._waiting is None and not self.transport.is_closing():
+                self._wait_for_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            self._stop_waiting()
+            super().on_response_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(Problem(400, "malformed", msg))
+
+        def _wait_for_head(self) -> None:
+            self._waiting = self.loop.call_later(seconds, self._lose_patience)
+
+        def _stop_waiting(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+        def _lose_patience(self) -> None:
+            self._waiting = None
+            if not self.transport.is_closing():
+                self._refuse(Problem(408, "too-slow", f"no whole request came within {seconds:g} s"))
+
+        def _refuse(self, problem: Problem) -> None:
+            body = problem.body()
+            head = (
+                f"HTTP/1.1 {problem.status} {_PHRASES[problem.status]}\r\nContent-Type: {CONTENT_TYPE}\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode("ascii") + body)
+            self.transport.close()
+
+    return Impatient
+
+
+_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout"}

@@ -1,0 +1,51 @@
+"""What a server allows: sizes, rates, waiting times. Every bound has a default that fits a team's ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
+from lichen.errors import UsageError
+
+__all__ = ["RECORD_BYTES_MAX", "ServerSettings"]
+
+RECORD_BYTES_MAX = 2 * (
+    ENTRY_OVERHEAD_BYTES + PAYLOAD_BYTES_MAX
+)  # (= 96162) a DSSE envelope is longer by a third
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Bounds of one server.
+
+    Attributes:
+        artefact_bytes_max: Largest artefact taken.
+        records_per_second: Records one key may submit from one address, averaged over the burst.
+        records_burst: Records it may submit at once.
+        requests_per_second: Requests of any kind from one address, averaged over the burst.
+        requests_burst: Requests at once.
+        waiting_max: Records that may wait for the disk; beyond, submitters are told to come back.
+        requests_max: Requests answered at a time; beyond, callers are told to come back.
+        header_seconds: Time a caller has for sending the head of a request.
+        body_seconds: Time between two pieces of a body, either way; a record must be whole after so long.
+        shutdown_seconds: Time that requests under way have to end after the server was told to stop.
+        publish_seconds: Least time between two published checkpoints.
+    """
+
+    artefact_bytes_max: int = 2**30
+    records_per_second: float = 500.0
+    records_burst: float = 2_000.0
+    requests_per_second: float = 5_000.0
+    requests_burst: float = 20_000.0
+    waiting_max: int = 4_096
+    requests_max: int = 1_024
+    header_seconds: float = 10.0
+    body_seconds: float = 20.0
+    shutdown_seconds: float = 20.0
+    publish_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not value > 0:
+                raise UsageError(f"{name.replace('_', ' ')} must be more than zero, got {value}")
