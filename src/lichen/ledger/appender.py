@@ -3,7 +3,7 @@
 Stations, in this order, for every record::
 
     # CHECK    form, ledger, kind; then, inside the transaction: uniqueness, key, signature, the contract's rules
-    # UPDATE   entry, payload digest, state writes, views
+    # UPDATE   entry, payload digest, state writes
     # SEAL     when the block is full, its slot is over, or the caller asks
 
 Rules upheld here:
@@ -35,12 +35,9 @@ from lichen.ledger.signatures import SignatureChecks
 from lichen.ledger.tables import SealRow
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from lichen.crypto.keys import PublicKey, SigningKey
     from lichen.ledger.high_water import HighWater
     from lichen.ledger.log_file import LogFile
-    from lichen.ledger.views import ViewSet
 
 __all__ = ["Appender"]
 
@@ -70,7 +67,6 @@ class Appender:
     Args:
         log: The file.
         log_key: Signs seals and checkpoints.
-        views: Filled along the way.
         high_water: Raised after each commit that sealed; None where no mark is kept.
         now_ms: Clock, in milliseconds since 1970.
 
@@ -82,13 +78,11 @@ class Appender:
         self,
         log: LogFile,
         log_key: SigningKey,
-        views: ViewSet,
         high_water: HighWater | None,
         now_ms: Callable[[], int],
     ) -> None:
         self._log = log
         self._log_key = log_key
-        self._views = views
         self._high_water = high_water
         self._now_ms = now_ms
         self.high_water_problem: StorageError | None = None
@@ -138,17 +132,17 @@ class Appender:
         """Judge, add and seal in one transaction."""
         log = self._log
         try:
-            with log.database.write() as connection:
+            with log.database.write():
                 log.refresh()
+                log.catch_up()
                 log.tree()
                 seal_before = log.last_seal
                 results = [
-                    candidate if isinstance(candidate, Rejected) else self._add(connection, candidate)
+                    candidate if isinstance(candidate, Rejected) else self._add(candidate)
                     for candidate in candidates
                 ]
                 self._seal_if_due(force=seal)
                 log.tree()
-                log.put_pending()
         except BaseException:
             log.undone()
             raise
@@ -171,6 +165,7 @@ class Appender:
             try:
                 with log.database.write():
                     log.refresh()
+                    log.catch_up()
                     log.tree()
                     before = log.last_seal
                     self._seal_if_due(force=force)
@@ -289,7 +284,7 @@ class Appender:
 
     # UPDATE
 
-    def _add(self, connection: sqlite3.Connection, candidate: _Candidate) -> Appended | Rejected:
+    def _add(self, candidate: _Candidate) -> Appended | Rejected:
         log = self._log
         try:
             record, writes = self._judge(candidate)
@@ -297,7 +292,6 @@ class Appender:
             return refusal
         index = log.add_entry(record.entry.to_bytes(), record.payload_digest)
         log.add_writes(writes)
-        self._views.insert(connection, record)
         if self._open_count() >= log.genesis.sealing.entries_max:
             self._seal_now()
         return Appended(index, record.payload_digest)

@@ -2,7 +2,7 @@
 
 For every entry, in order: bytes against the stored leaf hash, form, uniqueness, the author's key at that index, signature,
 the contract's rules. For every seal: succession, roots of log and state, the log's signature on seal and checkpoint. At the
-end: every stored hash tile, the stored state down to each key, the pending writes.
+end: every stored hash tile, the stored state down to each key.
 
 The state is replayed into a database of its own that shares nothing with the audited file, so memory stays bounded and a
 state that was tampered with cannot vouch for itself. What the audit shows is that the ledger is what its entries make of
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -361,11 +361,6 @@ class _Audit:
                 calculated=log.store.version,
             )
         log.store.check()
-        pending: Mapping[bytes, bytes | None] = log.tables.pending_writes()
-        if pending != self._unsealed:
-            raise CorruptLedgerError(
-                "the pending state writes are not those of the entries after the last seal"
-            )
         if (count := log.tables.payload_count()) != self._indexed_count:
             raise CorruptLedgerError(
                 "payload digests on file do not match the records",

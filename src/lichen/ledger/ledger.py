@@ -42,6 +42,9 @@ __all__ = ["SOLO", "Ledger", "unix_time_ms"]
 SOLO: Final = "solo"
 """Name of the way of agreeing in which whoever holds the log key decides alone."""
 
+FILLED_AT_CLOSE_COUNT_MAX: Final = 2_000
+"""So many entries are put into views when a writer closes, so that the next question is answered at once; more are left to it."""
+
 
 def unix_time_ms() -> int:
     """The machine's clock, in milliseconds since 1970."""
@@ -116,11 +119,11 @@ class Ledger(LedgerReader):
             log = LogFile(database, contracts, genesis_entry)
             view_set = ViewSet(views)
             mark = None if home is None else HighWater(home, log.id)
-            appender = Appender(log, log_key, view_set, mark, now_ms)
+            appender = Appender(log, log_key, mark, now_ms)
             with database.write() as connection:
                 database.install_schema(STATE_SCHEMA)
                 appender.found(genesis_entry)
-                view_set.rebuild(connection, view_set.stale(connection), log.records(), total_count=log.size)
+                view_set.renew(connection, view_set.all)
             log.committed()
             with _as_storage_error(path):
                 _sync_directory(path.parent)
@@ -148,8 +151,8 @@ class Ledger(LedgerReader):
         Args:
             directory: Directory that holds ``ledger.sqlite``.
             contracts: Contracts this program has; those the genesis names must be among them.
-            views: Query tables to keep. Those the file lacks, or has in another version, are rebuilt: in the file when it
-                can be written, in memory otherwise.
+            views: Query tables to keep. Those the file lacks, or has in another version, are rebuilt: in the file when
+                this object can append, beside it otherwise.
             log_key: The log's key; without it nothing can be appended.
             read_only: Append nothing, even with the key.
             home: Directory of the user's keys, for the high-water mark; None skips it.
@@ -183,7 +186,7 @@ class Ledger(LedgerReader):
                 if seen is not None:
                     check_mark(seen, log.size, log.tree().root_at)
             view_set = ViewSet(views)
-            appender = None if reading or log_key is None else Appender(log, log_key, view_set, mark, now_ms)
+            appender = None if reading or log_key is None else Appender(log, log_key, mark, now_ms)
             ledger = cls(log, view_set, appender, mark, now_ms, progress)
             if not reading:
                 with database.read() as connection:
@@ -215,9 +218,12 @@ class Ledger(LedgerReader):
         try:
             if self._appender is not None:
                 self._appender.seal(force=True)
+                with contextlib.suppress(
+                    StorageError
+                ):  # whoever asks next fills them, and is told what is wrong
+                    self._queries.fill(count_max=FILLED_AT_CLOSE_COUNT_MAX)
         finally:
-            if self._reader is not None:
-                self._reader.close()
+            self._queries.close()
             if self._high_water is not None:
                 self._high_water.close()
             self._log.database.close()
@@ -312,7 +318,7 @@ class Ledger(LedgerReader):
     # -- views -----------------------------------------------------------------------------------------------------
 
     def rebuild_views(self, *, every: bool = False, progress: Progress | None = None) -> list[str]:
-        """Rebuild views from the entries, in one transaction.
+        """Rebuild views from the entries.
 
         Args:
             every: All of them; otherwise those that the file lacks or has in another version.
@@ -324,12 +330,12 @@ class Ledger(LedgerReader):
         Raises:
             UsageError: The ledger is open for reading only.
         """
-        log = self._log
-        with log.database.write() as connection:
-            log.refresh()
-            views = self._views.all if every else self._views.stale(connection)
-            self._views.rebuild(connection, views, log.records(), total_count=log.size, progress=progress)
-        return [view.name for view in views]
+        if self.read_only:
+            raise UsageError(
+                f"{self.path} is open for reading only",
+                remedy="open it with the log key to rebuild its views",
+            )
+        return self._queries.renew(every=every, progress=progress)
 
     @property
     def high_water_problem(self) -> StorageError | None:

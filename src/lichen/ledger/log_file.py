@@ -92,8 +92,7 @@ class LogFile:
         self.origin = origin_of(self.id)
         self.rules = Rulebook(self.genesis, installed)
         self.unsealed: dict[bytes, bytes | None] = {}
-        self.fresh: dict[bytes, bytes | None] = {}
-        self._has_stored_pending = False
+        self._derived_to = 0  # entries whose state writes are in `unsealed`, or sealed
         self._new_hashes: list[bytes] = []
         self._values: dict[bytes, bytes | None] = {}
         self._size_committed = 0
@@ -140,35 +139,32 @@ class LogFile:
                 remedy="an older copy was put in its place: put the newer one back, or start a fork with"
                 " `lichen init --fork-from`",
             )
-        known, seal = self.last_checkpoint, self.last_seal
-        self._drop()
+        known = self.last_checkpoint
         row = self.tables.last_seal(0 if known is None else known.index)
-        self.unsealed = self.tables.pending_writes()
-        self._has_stored_pending = bool(self.unsealed)
-        if row is not None:
+        if row is not None and (known is None or row.index != known.index):
+            self._forget_state()
+            self._derived_to = row.index + 1
+            self.store.refresh()
             self.last_checkpoint = row
-            self.last_seal = (
-                seal if seal is not None and seal.tree_size == row.index else self.seal_at(row.index)
-            )
+            self.last_seal = self.seal_at(row.index)
         self.size = self._size_committed = size
 
     def undone(self) -> None:
         """Drop everything in memory, because a transaction was undone."""
-        self._drop()
+        self.size = -1
+        self.last_seal = self.last_checkpoint = None
+        self._forget_state()
+        self._new_hashes = []
         self.tiles.forget()
         self._payloads.forget()
 
-    def _drop(self) -> None:
-        self.size = -1
-        self.last_seal = self.last_checkpoint = None
+    def _forget_state(self) -> None:
         self.unsealed = {}
-        self.fresh = {}
-        self._new_hashes = []
+        self._derived_to = 0
         self._values.clear()
 
     def committed(self) -> None:
         """Note that what was added is durable now."""
-        self.fresh = {}
         self._size_committed = self.size
 
     def tree(self) -> HashTiles:
@@ -250,9 +246,9 @@ class LogFile:
         member = LOG_MEMBER if statement.kind == GENESIS_KIND else statement.predicate["member"]
         return Record(index, entry, statement, statement.kind, member, sha256(entry.payload), key)
 
-    def records(self, start: int = 0) -> Iterator[Record]:
+    def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Every record from an index on, seals left out, in order."""
-        for index, data in self.tables.entry_range(start, self.size):
+        for index, data in self.tables.record_range(start, self.size if stop is None else stop):
             record = self.parse(data, index)
             if record is not None:
                 yield record
@@ -280,22 +276,42 @@ class LogFile:
 
     def get(self, contract: str, key: bytes) -> bytes | None:
         """See `lichen.ledger.ports.StateReader.get`."""
-        place = state_key(contract, key)
+        if self._derived_to != self.size:
+            self.catch_up()
+        return self.value_at(state_key(contract, key))
+
+    def value_at(self, place: bytes) -> bytes | None:
+        """Value at a state key, 32 bytes, after all entries whose writes are known."""
         if place in self.unsealed:
             return self.unsealed[place]
         values = self._values
         if place in values:
             return values[place]
-        value = self.store.get(place)
+        value = self.store.get_known(place)
         if len(values) >= CACHED_VALUES_COUNT:
             values.clear()
         values[place] = value
         return value
 
+    def catch_up(self) -> None:
+        """Derive what entries changed that no seal covers yet and that this process did not append itself.
+
+        Costs a few dozen microseconds for each of them; a block bounds their number.
+
+        Raises:
+            CorruptLedgerError: One of them is damaged.
+        """
+        for index, data in self.tables.record_range(self._derived_to, self.size):
+            replay = _Replay(self, index)
+            record = self.parse(data, index, replay)
+            if record is not None:
+                self.unsealed |= self.rules.replay(record, replay)
+        self._derived_to = self.size
+
     # -- adding, inside a write transaction ------------------------------------------------------------------------
 
     def add_entry(self, data: bytes, payload_digest: bytes | None) -> int:
-        """Store a compact entry at the next index and return that.
+        """Store a compact entry at the next index and return that; after `catch_up`.
 
         Args:
             data: The compact entry.
@@ -309,29 +325,18 @@ class LogFile:
             self._payloads.skip()
         else:
             self._payloads.add(payload_digest)
-        self.size = index + 1
+        self.size = self._derived_to = index + 1
         return index
 
     def add_writes(self, writes: dict[bytes, bytes | None]) -> None:
-        """Change the state; the next seal commits to it."""
+        """Change the state as the entry just added does; the next seal commits to it."""
         self.unsealed |= writes
-        self.fresh |= writes
-
-    def put_pending(self) -> None:
-        """Store state writes that no seal covers yet."""
-        if self.fresh:
-            self.tables.put_pending(self.fresh)
-            self._has_stored_pending = True
 
     def state_root_sealed_at(self, index: int) -> bytes:
-        """Move all pending writes into the stored state, as the version that a seal at ``index`` commits to."""
+        """Store what unsealed entries changed, as the version of the state that a seal at ``index`` commits to."""
         root = self.store.update(index, self.unsealed)
-        if self._has_stored_pending:
-            self.tables.clear_pending()
-            self._has_stored_pending = False
         self._values |= self.unsealed
         self.unsealed = {}
-        self.fresh = {}
         return root
 
     # -- the right edge --------------------------------------------------------------------------------------------
@@ -383,3 +388,21 @@ class LogFile:
                 calculated=calculated,
                 remedy=_REMEDY,
             )
+
+
+class _Replay:
+    """The state before an unsealed entry, for the contract that says once more what the entry changed."""
+
+    def __init__(self, log: LogFile, size: int) -> None:
+        self._log = log
+        self.size = size
+
+    def get(self, contract: str, key: bytes) -> bytes | None:
+        """See `lichen.ledger.ports.StateReader.get`."""
+        return self._log.value_at(state_key(contract, key))
+
+    def record(self, index: int) -> Record | None:
+        """See `lichen.ledger.ports.StateReader.record`."""
+        if not 0 <= index < self.size:
+            return None
+        return self._log.parse(self._log.entry_bytes(index), index, self)

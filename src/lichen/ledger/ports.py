@@ -30,6 +30,7 @@ __all__ = [
     "VIEW_PREFIX",
     "Appended",
     "Authority",
+    "BatchView",
     "Contract",
     "Record",
     "StateReader",
@@ -194,7 +195,7 @@ class Authority(Protocol):
 
 
 class View(Protocol):
-    """A query table that is filled inside the transaction of the append, and can be rebuilt from the entries.
+    """A query table that is filled from the entries before it is asked, and can be rebuilt from them.
 
     Attributes:
         name: Stable lower-case name.
@@ -223,5 +224,13 @@ class View(Protocol):
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add one accepted record's rows. ``record.index`` is set; commit is the ledger's business.
 
-        Must accept every record its contract accepted: what it raises undoes the whole append.
+        Must accept every record its contract accepted: as long as it raises, the view cannot be asked.
         """
+
+
+@runtime_checkable
+class BatchView(View, Protocol):
+    """A view that takes many records at once, where that costs less than one at a time."""
+
+    def insert_many(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        """Add the rows of records in their order; the rows that `insert` would add one record after the other."""

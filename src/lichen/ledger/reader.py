@@ -16,6 +16,7 @@ from lichen.encoding.entry import Entry
 from lichen.errors import NotFoundError, UsageError
 from lichen.ledger.answers import Answers
 from lichen.ledger.ports import Record, StateReader
+from lichen.ledger.queries import Queries
 from lichen.ledger.tree import TILE_HEIGHT, TILE_WIDTH
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class LedgerReader:
     Args:
         log: The open file.
         views: The query tables it was opened with.
-        progress: Told while views are built in memory.
+        progress: Told while views are filled.
 
     Attributes:
         directory: Where it lies.
@@ -45,9 +46,8 @@ class LedgerReader:
         self.directory = log.database.path.parent
         self._log = log
         self._views = views
-        self._progress = progress
         self._answers = Answers(log)
-        self._reader: sqlite3.Connection | None = None
+        self._queries = Queries(log, views, progress)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -94,14 +94,14 @@ class LedgerReader:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """A connection for queries over views; it can read only, and sees what was committed.
+        """A connection for queries over views; it can only read, and sees all that was committed before it was taken.
+
+        Take it again for each question: that is what fills the views.
 
         Raises:
-            StorageError: It cannot be opened.
+            StorageError: It cannot be opened, or a view cannot hold an entry.
         """
-        if self._reader is None:
-            self._reader = self._open_reader()
-        return self._reader
+        return self._queries.connection()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -303,18 +303,6 @@ class LedgerReader:
 
     def _seal_before_proving(self, index: int | None) -> None:
         """Close the block first when an entry, or any with None, has no seal yet; a mere reader cannot."""
-
-    def _open_reader(self) -> sqlite3.Connection:
-        log = self._log
-        with self._reading() as connection:
-            stale = self._views.stale(connection)
-            if not stale:
-                return log.database.reader()
-            reader = log.database.reader(beside_memory=True)
-            self._views.build_in_memory(
-                reader, stale, log.records(), total_count=log.size, progress=self._progress
-            )
-        return reader
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

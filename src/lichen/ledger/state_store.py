@@ -142,6 +142,18 @@ class StateStore:
         self._refresh()
         return self._tree.get(key)
 
+    def get_known(self, key: bytes) -> bytes | None:
+        """The same as of the last `refresh` or `update`: the file is not asked whether another process changed the state.
+
+        Args:
+            key: The key, 32 bytes.
+        """
+        return self._tree.get(key)
+
+    def refresh(self) -> None:
+        """Take over what another process, or a transaction that was undone, changed."""
+        self._refresh()
+
     def update(self, version: int, writes: Mapping[bytes, bytes | None]) -> bytes:
         """Make a new version; the caller's transaction makes it durable.
 

@@ -30,6 +30,7 @@ from lichen.errors import (
     StorageError,
     UsageError,
 )
+from lichen.ledger.migration import SCHEMA_VERSION, VIEWS_TABLE, bring_up_to_date
 from lichen.ledger.sqlite_errors import SqliteGuard
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ __all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database"]
 
 LEDGER_FILE_NAME: Final = "ledger.sqlite"
 APPLICATION_ID: Final = 0x4C494348  # "LICH"
-SCHEMA_VERSION: Final = 1
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 BUSY_TIMEOUT_SECONDS: Final = 60.0
 WAL_PAGES_MAX: Final = 1_000  # (= 4 MB) then SQLite copies the write-ahead log into the file
@@ -60,11 +60,7 @@ _SCHEMA: Final = (
     " STRICT, WITHOUT ROWID",
     # Hash tiles by level and number; see `lichen.ledger.hash_tiles`.
     "CREATE TABLE tiles(position INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT",
-    # State writes of entries that no seal covers yet, in their order; NULL removes the key. Later ones win.
-    "CREATE TABLE pending(position INTEGER PRIMARY KEY, state_key BLOB NOT NULL, value BLOB) STRICT",
-    # Which views are built, in which version, and what they made.
-    "CREATE TABLE views(name TEXT PRIMARY KEY, version INTEGER NOT NULL, objects TEXT NOT NULL)"
-    " STRICT, WITHOUT ROWID",
+    VIEWS_TABLE,
 )
 
 
@@ -90,6 +86,7 @@ class Database:
         self.guard = SqliteGuard(path)
         self._depth = 0
         self._process = os.getpid()
+        self._is_durable = True
 
     @classmethod
     def create(cls, path: Path) -> Database:
@@ -154,8 +151,11 @@ class Database:
         with SqliteGuard(path):
             connection = _connect_read_only(path)[0] if read_only else _connect(_uri(path, "rw"))
             try:
-                _check_identity(path, connection)
-                _check_whole(path, connection, (*_SCHEMA, *more))
+                version = _check_identity(path, connection)
+                _check_length(path, connection)
+                if version < SCHEMA_VERSION:
+                    _migrate(path, version)
+                _check_tables(path, connection, (*_SCHEMA, *more))
                 _configure(connection)
                 if read_only:
                     connection.execute("PRAGMA query_only=ON")
@@ -165,8 +165,12 @@ class Database:
         return cls(path, connection, read_only=read_only)
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction: all of it is on the disk when the block ends, or none of it ever happened.
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is on the disk when the block ends, or none of it ever happened.
+
+        Args:
+            durable: Wait for the disk. Without, a power cut may lose it, whole, but nothing that was waited for: for what can
+                be derived again.
 
         Raises:
             UsageError: The database is open for reading only, or the process has forked since it was opened.
@@ -180,6 +184,9 @@ class Database:
             )
         connection = self.connection
         with self.lock, self.guard:
+            if durable is not self._is_durable and not self._depth:
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._is_durable = durable
             connection.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -210,12 +217,12 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
 
-    def reader(self, *, beside_memory: bool = False) -> sqlite3.Connection:
+    def reader(self, *, beside_as: str | None = None) -> sqlite3.Connection:
         """A second connection that cannot write the file, for queries over views.
 
         Args:
-            beside_memory: Make a database in memory its main one and attach the file as ``ledger``, so that tables made
-                there hide those of the same name in the file.
+            beside_as: Make a temporary database its main one, and attach the file under this name, so that tables made there
+                hide those of the same name in the file.
 
         Raises:
             StorageError: It cannot be opened.
@@ -223,18 +230,14 @@ class Database:
         with self.guard:
             connection, uri = _connect_read_only(self.path)
             _configure(connection)
-            if not beside_memory:
+            if beside_as is None:
                 connection.execute("PRAGMA query_only=ON")
                 return connection
             connection.close()
-            connection = sqlite3.connect(
-                "file::memory:",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=BUSY_TIMEOUT_SECONDS,
-            )
-            connection.execute("ATTACH DATABASE ? AS ledger", (uri,))
+            connection = _connect("")
+            connection.execute("PRAGMA journal_mode=MEMORY")
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute(f"ATTACH DATABASE ? AS {beside_as}", (uri,))
         return connection
 
     def close(self) -> None:
@@ -315,6 +318,7 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
     connection.execute(f"PRAGMA cache_size=-{CACHE_SIZE_KIB}")
     connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("PRAGMA secure_delete=FAST")  # clear what is freed where that writes no further page
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
 
@@ -364,8 +368,11 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
+def _check_identity(path: Path, connection: sqlite3.Connection) -> int:
     """Check application id and schema version.
+
+    Returns:
+        The schema version, this one or an older.
 
     Raises:
         NotALedgerError: A database of another program.
@@ -390,13 +397,33 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
         raise CorruptLedgerError(
             f"{path} has no schema version", remedy="restore it from a copy, then run `lichen verify`"
         )
+    return int(version)
 
 
-def _check_whole(path: Path, connection: sqlite3.Connection, schema: Iterable[str]) -> None:
-    """Check that all tables are there, as they were made, and that the file is as long as it says.
+def _migrate(path: Path, version: int) -> None:
+    """Bring a file of an older schema up to date, through a connection of its own.
 
     Raises:
-        CorruptLedgerError: Pages or tables are missing or changed.
+        FormatVersionError: It cannot be written.
+    """
+    with contextlib.closing(_connect(_uri(path, "rw"))) as connection:
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+            bring_up_to_date(connection)
+        except sqlite3.OperationalError as error:
+            if (error.sqlite_errorcode or 0) & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            raise FormatVersionError(
+                f"{path} has ledger schema {version}, this Lichen needs {SCHEMA_VERSION}, and the file cannot be written",
+                remedy="open it once where it can be written, or copy it to such a place",
+            ) from error
+
+
+def _check_tables(path: Path, connection: sqlite3.Connection, schema: Iterable[str]) -> None:
+    """Check that all tables are there, as they were made.
+
+    Raises:
+        CorruptLedgerError: Tables are missing or changed.
     """
     found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE type='table'")}
     wanted = (statement.replace("IF NOT EXISTS ", "") for statement in schema)
@@ -406,6 +433,14 @@ def _check_whole(path: Path, connection: sqlite3.Connection, schema: Iterable[st
             f"{path} lacks the tables {names}, or they were changed",
             remedy="restore it from a copy, then run `lichen verify`",
         )
+
+
+def _check_length(path: Path, connection: sqlite3.Connection) -> None:
+    """Check that the file is as long as it says.
+
+    Raises:
+        CorruptLedgerError: Pages are missing.
+    """
     if _size_of(_wal_of(path)):
         return  # pages may still wait in the write-ahead log
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()

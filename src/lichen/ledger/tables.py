@@ -1,4 +1,4 @@
-"""Rows of the ledger file: entries, checkpoints, payload digests and pending state writes.
+"""Rows of the ledger file: entries, checkpoints and payload digests.
 
 Rules upheld here:
 
@@ -157,20 +157,6 @@ class Tables:
         return (
             None if row is None else SealRow(row[0], bytes(row[1][:ROOT_BYTES]), bytes(row[1][ROOT_BYTES:]))
         )
-
-    # -- pending state writes --------------------------------------------------------------------------------------
-
-    def pending_writes(self) -> dict[bytes, bytes | None]:
-        """State writes that no seal covers yet, by 32-byte state key; None removes the key."""
-        return dict(self._connection.execute("SELECT state_key, value FROM pending ORDER BY position"))
-
-    def put_pending(self, writes: Mapping[bytes, bytes | None]) -> None:
-        """Add pending writes; they win over earlier ones."""
-        self._connection.executemany("INSERT INTO pending(state_key, value) VALUES(?,?)", writes.items())
-
-    def clear_pending(self) -> None:
-        """Forget all pending writes, because a seal now covers them."""
-        self._connection.execute("DELETE FROM pending")
 
 
 def _blob(value: object, index: int) -> bytes:

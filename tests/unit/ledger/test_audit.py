@@ -72,7 +72,6 @@ def test_a_changed_entry_is_found(site, filled, index):
         ("UPDATE entries SET checkpoint=zeroblob(96) WHERE idx=?", (51,), None),
         ("UPDATE entries SET checkpoint=NULL WHERE idx=?", (52,), 52),
         ("UPDATE state_versions SET root=zeroblob(32) WHERE version=(SELECT max(version)+? FROM state_versions)", (0,), None),
-        ("DELETE FROM pending WHERE position=?", (1,), None),
     ],
 )  # fmt: skip
 def test_whatever_is_changed_beside_the_entries_is_found(site, filled, sql, values, index):

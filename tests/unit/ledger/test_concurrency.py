@@ -164,7 +164,7 @@ def test_an_interrupted_append_never_happened(site, ledger, monkeypatch):
         raise KeyboardInterrupt
 
     entry = site.entry(ledger)
-    for station in ("insert_entry", "put_pending", "put_checkpoint"):
+    for station in ("insert_entry", "put_checkpoint"):
         monkeypatch.setattr(ledger._log.tables, station, interrupted)
         with pytest.raises(KeyboardInterrupt):
             ledger.append(entry, seal=station == "put_checkpoint")

@@ -77,9 +77,9 @@ class TestWrongFiles:
     def test_a_newer_schema(self, site, ledger):
         ledger.close()
         with sqlite3.connect(site.path) as connection:
-            connection.execute("PRAGMA user_version=2")
+            connection.execute("PRAGMA user_version=3")
         connection.close()
-        with pytest.raises(FormatVersionError, match="schema 2"):
+        with pytest.raises(FormatVersionError, match="schema 3"):
             site.open()
         with pytest.raises(FormatVersionError):
             audit(site.directory, default_contracts())
@@ -304,6 +304,8 @@ class TestContradictions:
         connection.close()
         with pytest.raises(CorruptLedgerError, match="which nobody ever had"):
             filled.record(index)
+        with pytest.raises(CorruptLedgerError, match="which nobody ever had"):
+            filled.close()  # and nothing is sealed on top of it
 
 
 class TestFullDisk:

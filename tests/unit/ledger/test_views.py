@@ -6,7 +6,9 @@ import sqlite3
 
 import pytest
 
+from lichen.contracts import default_contracts
 from lichen.errors import StorageError, UsageError
+from lichen.ledger.audit import audit
 
 
 class Counted:
@@ -122,20 +124,22 @@ class TestReaders:
 
 
 class TestMistakesOfAView:
-    def test_what_it_raises_undoes_the_append(self, site):
+    def test_what_it_raises_is_told_to_who_asks_and_harms_no_entry(self, site):
         view = Counted()
         ledger = site.create(views=[view])
         view.insert = lambda connection, record: connection.execute("INSERT INTO view_counted VALUES (1,2)")
+        assert ledger.append(site.entry(ledger), seal=True).index == 2
         with pytest.raises(StorageError):
-            ledger.append(site.entry(ledger))
+            rows(ledger)
         view.insert = lambda connection, record: connection.execute(
             "INSERT INTO view_counted VALUES (1,NULL,NULL)"
         )
         with pytest.raises(StorageError, match="the view 'counted' cannot hold entry 2"):
-            ledger.append(site.entry(ledger))
+            rows(ledger)
+        ledger.close()
+        assert audit(site.directory, default_contracts()).is_sound
         del view.insert
-        assert ledger.append(site.entry(ledger)).index == 2
-        assert rows(ledger) == [2]
+        assert rows(site.open(views=[view])) == [2]
 
     def test_its_tables_say_that_they_are_views(self, site):
         with pytest.raises(UsageError, match="names must start with 'view_'"):
