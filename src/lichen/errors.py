@@ -10,6 +10,7 @@
     ├── EncodingError           bytes are not what their format says
     ├── VerificationError       a hash, signature or proof does not hold
     │   ├── RollbackError       the ledger is behind, or beside, what was seen before
+    │   ├── SplitViewError      a log signed two histories
     │   └── CorruptLedgerError  the ledger's own bytes contradict each other
     ├── FormatVersionError      written by a newer Lichen than this one
     ├── Rejected                a contract's rule said no
@@ -41,6 +42,7 @@ __all__ = [
     "Rejected",
     "RemoteProtocolError",
     "RollbackError",
+    "SplitViewError",
     "StorageError",
     "UsageError",
     "VerificationError",
@@ -132,6 +134,13 @@ class RollbackError(VerificationError):
     """The ledger is behind, or diverges from, the highest state this key has seen."""
 
     code = "rollback"
+
+
+class SplitViewError(VerificationError):
+    """A log signed two histories that exclude each other; the evidence is in a file that anyone can verify."""
+
+    code = "split-view"
+    exit_status = 9
 
 
 class CorruptLedgerError(VerificationError):

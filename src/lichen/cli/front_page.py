@@ -26,12 +26,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Assess": {
         "balance": ("balance", "Weigh the energy avoided against the energy spent."),
         "report": ("report", "Report energy and CO2, ready for a paper."),
-        "verify": ("verify", "Verify a receipt, or the whole ledger."),
+        "verify": ("verify", "Verify a receipt, evidence, or the whole ledger."),
+        "monitor": ("monitor", "Compare what witnesses saw of a ledger."),
         "log": ("log", "List the entries of the ledger."),
     },
     "Set up": {
         "init": ("init", "Start a ledger here."),
         "serve": ("serve", "Serve this ledger to a team."),
+        "witness": ("witness", "Be a witness, or have a ledger witnessed."),
         "key": ("key", "Manage keys and members."),
         "config": ("config", "Read and change settings."),
         "completion": ("completion", "Print the completion script of a shell."),

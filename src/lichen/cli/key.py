@@ -26,25 +26,34 @@ def key_command() -> None:
 
 
 @key_command.command(
-    "show", epilog=examples("lichen key show", "lichen key show --public", "lichen key show --log")
+    "show",
+    epilog=examples(
+        "lichen key show", "lichen key show --public", "lichen key show --log", "lichen key show --log --vkey"
+    ),
 )
 @click.argument("member", required=False)
 @click.option("--public", is_flag=True, help="Print your public key and nothing else.")
 @click.option("--log", "log", is_flag=True, help="Print the public key of the ledger's log and nothing else.")
+@click.option(
+    "--vkey", is_flag=True, help="With --log: as a C2SP verifier key, which witnesses and policies take."
+)
 @ledger_option
 @json_option
 @pass_invocation
 def show_command(
-    invocation: Invocation, /, member: str | None, *, public: bool, log: bool, ledger: str | None
+    invocation: Invocation, /, member: str | None, *, public: bool, log: bool, vkey: bool, ledger: str | None
 ) -> None:
     """Show your key, and the key of the ledger here.
 
     The public key is what an admin needs to admit you. The key of the log is what others need to verify receipts.
     """
-    from lichen.errors import NotALedgerError
+    from lichen.crypto.note import NoteKey
+    from lichen.errors import NotALedgerError, UsageError
     from lichen.runs.config import UserConfig
     from lichen.runs.workspace import read_identity
 
+    if vkey and not log:
+        raise UsageError("--vkey goes with --log", remedy="Type: lichen key show --log --vkey")
     told: dict[str, str] = {}
     if not log:
         identity = read_identity(UserConfig.read(), member)
@@ -53,11 +62,14 @@ def show_command(
     if log or not public or invocation.as_json:
         excused = () if log or ledger is not None else (NotALedgerError,)
         with contextlib.suppress(*excused), invocation.workspace(ledger, read_only=True) as workspace:
-            told |= {"ledger": workspace.ledger.id, "log_key": workspace.ledger.genesis.log_key.did_key}
+            log_key = workspace.ledger.genesis.log_key
+            told |= {"ledger": workspace.ledger.id, "log_key": log_key.did_key}
+            if vkey:
+                told["log_vkey"] = NoteKey(workspace.ledger.origin, log_key).vkey
     if invocation.as_json:
         invocation.output.json(told)
     elif public or log:
-        invocation.output.line(told["log_key" if log else "public_key"])
+        invocation.output.line(told["log_vkey" if vkey else "log_key" if log else "public_key"])
     else:
         invocation.output.pairs([(name.replace("_", " "), value) for name, value in told.items()])
 

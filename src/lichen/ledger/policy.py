@@ -20,6 +20,7 @@ zeros, and keys are Ed25519 (types 0x01 for logs and 0x04 for witnesses); a key 
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,15 @@ class Cosigner:
     name: str
     key: NoteKey
     time_unix_seconds: int
+
+    @property
+    def time_text(self) -> str:
+        """The time in words, in UTC; a number of seconds where no calendar reaches."""
+        try:
+            time = datetime.datetime.fromtimestamp(self.time_unix_seconds, datetime.UTC)
+        except (OverflowError, ValueError, OSError):
+            return f"{self.time_unix_seconds} s after 1970"
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 @dataclass(frozen=True, slots=True)

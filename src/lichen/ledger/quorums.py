@@ -118,7 +118,7 @@ def _disjoint(policy: Policy, strength: QuorumStrength, faulty_count: int) -> st
         return f"two quorums of {quorum!r} need have no witness in common, so two views of a log could both be witnessed{rule}"
     return (
         f"two quorums of {quorum!r} need share only {strength.overlap_min} of {strength.witness_count} witnesses;"
-        f" with {faulty_count} faulty ones two views of a log could both be witnessed{rule}"
+        f" with {faulty_count} faulty two views of a log could both be witnessed{rule}"
     )
 
 

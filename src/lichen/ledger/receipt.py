@@ -11,27 +11,45 @@ Source: C2SP tlog-proof v1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lichen.crypto.keys import PublicKey
+from lichen.crypto.note import SignedNote
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
 from lichen.errors import EncodingError, VerificationError
-from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, origin_of
+from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, origin_of, parse_checkpoint
 from lichen.ledger.genesis import Genesis
+from lichen.ledger.policy import Cosigner, Policy, shown
 from lichen.ledger.proof import verify_inclusion
+from lichen.ledger.quorums import quorum_strength
 from lichen.ledger.receipt_format import EntryAnswer, Receipt, StateAnswer
 from lichen.ledger.seal import SEAL_KIND, Seal
 from lichen.ledger.state_map import state_key, verify_absence, verify_membership
 from lichen.ledger.tree import EMPTY_ROOT, leaf_hash, node_hash
 
-__all__ = ["LOGGED", "EntryAnswer", "Receipt", "StateAnswer", "VerifiedReceipt", "verify_receipt"]
+__all__ = [
+    "LOGGED",
+    "WITNESSED",
+    "EntryAnswer",
+    "Receipt",
+    "StateAnswer",
+    "VerifiedReceipt",
+    "verify_receipt",
+]
 
 LOGGED = "logged"
-"""The log's own key committed to it, and no witness has said so too."""
+"""The log's own key committed to it; whether witnesses did so too was not asked, or they did not."""
+
+WITNESSED = "witnessed"
+"""So did witnesses enough for the policy it was checked against."""
 
 _TRUE = "That what the record says is true: its author said so."
 _SPLIT = "That everybody was shown the same log: no witness has cosigned this checkpoint."
+_UNASKED = (
+    "That everybody was shown the same log: it carries further signatures, which say so only under a policy that names "
+    "the witnesses (`lichen verify --policy FILE`)."
+)
 _REPLAY = (
     "That this state follows from the entries: only replaying them (`lichen audit`) shows it, and exposes a sealer who left "
     "something out."
@@ -48,7 +66,7 @@ class VerifiedReceipt:
         index: Index of the entry, or of the seal.
         tree_size: Entries under the checkpoint.
         root: Root of the log of that size, 32 bytes.
-        state: How far it is attested: ``logged``.
+        state: How far it is attested: ``logged``, or ``witnessed`` when a policy was given that it satisfies.
         entry: The entry, or the seal's.
         statement: The record; None when the receipt is about the state.
         author_verified: Whether the entry's signature was checked under the author's key.
@@ -58,6 +76,7 @@ class VerifiedReceipt:
         value: Value of the key; None when the key is absent, or when it is about an entry.
         proves: What follows, in sentences.
         does_not_prove: What does not follow, in sentences.
+        cosigners: Witnesses of the policy that cosigned the checkpoint; none when no policy was given.
     """
 
     origin: str
@@ -74,10 +93,16 @@ class VerifiedReceipt:
     value: bytes | None
     proves: tuple[str, ...]
     does_not_prove: tuple[str, ...]
+    cosigners: tuple[Cosigner, ...] = ()
 
 
 def verify_receipt(
-    receipt: Receipt, log_key: PublicKey | None, origin: str | None = None, *, author: PublicKey | None = None
+    receipt: Receipt,
+    log_key: PublicKey | None,
+    origin: str | None = None,
+    *,
+    author: PublicKey | None = None,
+    policy: Policy | None = None,
 ) -> VerifiedReceipt:
     """Check a receipt.
 
@@ -87,6 +112,8 @@ def verify_receipt(
             hash to the ledger id in ``origin``.
         origin: Origin of the ledger, trusted; None to accept any ledger whose checkpoints this log key signs.
         author: Key the entry must have been signed with; None to use the key in the receipt, if there is one.
+        policy: Which witnesses must have cosigned the checkpoint, and by which log keys it may be signed when the policy
+            lists logs; None to ask for none.
 
     Returns:
         What the receipt shows.
@@ -94,16 +121,71 @@ def verify_receipt(
     Raises:
         EncodingError: The record or the seal in it is not one.
         FormatVersionError: The first entry in it is of a later format.
-        VerificationError: It does not hold, or nothing that was given says whose key to believe.
+        VerificationError: It does not hold, too few witnesses cosigned it for the policy, or nothing that was given says
+            whose key to believe.
     """
+    if policy is not None and policy.logs:
+        log_key = _listed(policy, receipt.head.origin if origin is None else origin, log_key)
     expected_origin, key = _trusted(receipt, log_key, origin)
     checkpoint = open_checkpoint(receipt.checkpoint, expected_origin, key)
     about = receipt.about
     leaf = leaf_hash(about.entry.to_bytes())
     verify_inclusion(receipt.index, checkpoint.tree_size, leaf, receipt.proof, checkpoint.root)
     if isinstance(about, EntryAnswer):
-        return _entry_receipt(receipt, about, checkpoint, key, author or about.author)
-    return _state_receipt(receipt, about, checkpoint, key, author)
+        verified = _entry_receipt(receipt, about, checkpoint, key, author or about.author)
+    else:
+        verified = _state_receipt(receipt, about, checkpoint, key, author)
+    return _with_cosignatures(verified, parse_checkpoint(receipt.checkpoint)[1], policy)
+
+
+def _listed(policy: Policy, origin: str, log_key: PublicKey | None) -> PublicKey:
+    """Return the key of a log that the policy lists; one that was given otherwise must be the same."""
+    log = policy.log_of(origin)
+    if log is None:
+        raise VerificationError(
+            "the policy lists logs, and this one is none of them",
+            expected=", ".join(log.key.name for log in policy.logs),
+            calculated=origin,
+            remedy="Use the policy that was given out for this ledger.",
+        )
+    if log_key is not None and log_key != log.key.key:
+        raise VerificationError(
+            "the policy lists another key for this log", expected=log_key.raw, calculated=log.key.key.raw
+        )
+    return log.key.key
+
+
+def _with_cosignatures(verified: VerifiedReceipt, note: SignedNote, policy: Policy | None) -> VerifiedReceipt:
+    """Judge the cosignatures under a policy, and say what they add."""
+    rest = tuple(sentence for sentence in verified.does_not_prove if sentence != _SPLIT)
+    if policy is None or policy.quorum is None:
+        if len(note.signatures) == 1:
+            return verified
+        return replace(verified, does_not_prove=(*rest, _UNASKED))
+    quorum = policy.judge(note)
+    signed = ", ".join(f"{each.name} at {each.time_text}" for each in quorum.cosigners)
+    if not quorum.is_reached:
+        raise VerificationError(
+            f"too few witnesses cosigned this checkpoint for the policy: {signed or 'none'};"
+            f" not {', '.join(quorum.missing)}",
+            expected=shown(policy.quorum),
+            calculated=len(quorum.cosigners),
+            remedy="Ask for the receipt again later, when more witnesses have cosigned.",
+        )
+    strength = quorum_strength(policy)
+    agreed = f"Witnesses enough for the policy cosigned that checkpoint: {signed}."
+    meaning = "Each of them had checked that the log only grew since it last signed."
+    doubt = (
+        f"That nobody was shown another log, if {strength.overlap_min} of the witnesses signed both:"
+        " any two quorums share at least that many."
+    )
+    return replace(
+        verified,
+        state=WITNESSED,
+        proves=(*verified.proves, agreed, meaning),
+        does_not_prove=(*rest, doubt),
+        cosigners=quorum.cosigners,
+    )
 
 
 def _trusted(receipt: Receipt, log_key: PublicKey | None, origin: str | None) -> tuple[str, PublicKey]:

@@ -305,7 +305,9 @@ def published(checked: Checked, witness: NoteKey, cosignature: NoteSignature | N
     keys = checked.log_keys if cosignature is not None else (*checked.log_keys, witness)
     identities = {(key.name, key.hash) for key in keys}
     lines = [line for line in checked.note.signatures if (line.name, line.key_hash) in identities]
-    return SignedNote(checked.note.text, (*lines, *([cosignature] if cosignature is not None else []))).to_text()
+    return SignedNote(
+        checked.note.text, (*lines, *([cosignature] if cosignature is not None else []))
+    ).to_text()
 
 
 def _carries(note: SignedNote, witness: NoteKey) -> bool:

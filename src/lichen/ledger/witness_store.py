@@ -338,7 +338,13 @@ class WitnessStore:
         cosignature = cosign(self.identity, checked, time_unix_seconds)
         connection.execute(
             "UPDATE records SET size=?, root=?, time=?, note=? WHERE origin=?",
-            (seen.size, seen.root, time_unix_seconds, published(checked, self.identity.note_key, cosignature), origin),
+            (
+                seen.size,
+                seen.root,
+                time_unix_seconds,
+                published(checked, self.identity.note_key, cosignature),
+                origin,
+            ),
         )
         return cosignature.line, None
 

@@ -107,12 +107,13 @@ def prove(workspace: Workspace, claims: Iterable[Claim]) -> list[Proved]:
         CorruptLedgerError: The ledger is damaged on the way.
     """
     from lichen.encoding.statement import Statement
+    from lichen.ledger.cosigned import CosignedCheckpoints
     from lichen.ledger.seal import Seal
 
-    ledger = workspace.ledger
+    ledger, cosigned = workspace.ledger, CosignedCheckpoints(workspace.directory)
     proved = []
     for claim in claims:
-        receipt = ledger.state_receipt(claim.contract, claim.key)
+        receipt = cosigned.upgrade(ledger.state_receipt(claim.contract, claim.key), ledger)
         about = receipt.about
         seal = Seal.from_statement(Statement.from_bytes(about.entry.payload))
         proved.append(

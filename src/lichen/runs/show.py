@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
+from lichen.ledger.cosigned import CosignedCheckpoints
 from lichen.runs.reference import resolve
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def describe(workspace: Workspace, reference: str) -> dict[str, Any]:
         )
     ]
     try:
-        told["receipt"] = workspace.ledger.receipt(index).to_text()
+        receipt = workspace.ledger.receipt(index)
+        told["receipt"] = (
+            CosignedCheckpoints(workspace.directory).upgrade(receipt, workspace.ledger).to_text()
+        )
     except LichenError as error:
         told["receipt"] = None
         told["receipt_problem"] = error.message

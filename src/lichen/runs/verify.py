@@ -16,12 +16,22 @@ if TYPE_CHECKING:
 
     from lichen.crypto.keys import PublicKey
     from lichen.ledger.audit import AuditReport
+    from lichen.ledger.policy import Policy
     from lichen.ledger.receipt import VerifiedReceipt
+    from lichen.ledger.split_view import VerifiedSplitView
     from lichen.runs.workspace import Workspace
 
-__all__ = ["ReceiptReport", "verify_ledger", "verify_receipt_file", "verify_receipts"]
+__all__ = [
+    "ReceiptReport",
+    "is_evidence",
+    "verify_evidence",
+    "verify_ledger",
+    "verify_receipt_file",
+    "verify_receipts",
+]
 
 _RECEIPT_BYTES_MAX = 1024 * 1024
+_EVIDENCE_BYTES_MAX = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class ReceiptReport:
         log_key_from: Where the log's key came from.
         statement: The record; None when it is about the state.
         answer: What the state says about the key, as a sentence; None when it is about an entry.
+        cosigners: Names and times of the witnesses that cosigned, as pairs; none when no policy was given.
     """
 
     ledger_id: str
@@ -53,10 +64,13 @@ class ReceiptReport:
     log_key_from: str
     statement: dict[str, Any] | None
     answer: str | None = None
+    cosigners: tuple[tuple[str, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON."""
-        return {**self.__dict__, "proves": list(self.proves), "does_not_prove": list(self.does_not_prove)}
+        cosigners = [{"witness": name, "time_unix_seconds": time} for name, time in self.cosigners]
+        lists = {"proves": list(self.proves), "does_not_prove": list(self.does_not_prove)}
+        return {**self.__dict__, **lists, "cosigners": cosigners}
 
 
 def verify_receipt_file(
@@ -87,7 +101,11 @@ def verify_receipt_file(
 
 
 def verify_receipts(
-    path: Path, *, log_key: str | None = None, workspace: Workspace | None = None
+    path: Path,
+    *,
+    log_key: str | None = None,
+    workspace: Workspace | None = None,
+    policy: Policy | None = None,
 ) -> list[ReceiptReport]:
     """Verify every receipt in a file, without asking anybody.
 
@@ -95,6 +113,7 @@ def verify_receipts(
         path: Receipts one after another, as `lichen find --prove` writes them, or a single one.
         log_key: The log's public key, as did:key or base64url; taken from the workspace's genesis when None.
         workspace: A ledger whose log key is believed.
+        policy: Which witnesses must have cosigned, and which log keys are believed when it lists logs.
 
     Returns:
         What each proves, in the order of the file; at least one.
@@ -110,9 +129,11 @@ def verify_receipts(
 
     text = _read(path)
     receipts = [Receipt.parse(one) for one in _parted(text)]
-    key: PublicKey
+    key: PublicKey | None
     if log_key is not None:
         key, origin, source = parse_public_key(log_key), None, "given"
+    elif policy is not None and policy.logs:
+        key, origin, source = None, None, "the policy"
     elif workspace is not None:
         key, origin = workspace.ledger.genesis.log_key, workspace.ledger.origin
         source = f"the genesis in {workspace.directory}"
@@ -121,7 +142,47 @@ def verify_receipts(
             "no key to check the receipt against",
             remedy="Give the log's public key with --log-key did:key:…, or a ledger with --ledger DIR.",
         )
-    return [_report(verify_receipt(receipt, key, origin), source) for receipt in receipts]
+    return [_report(verify_receipt(receipt, key, origin, policy=policy), source) for receipt in receipts]
+
+
+def is_evidence(path: Path) -> bool:
+    """Say whether a file claims to be evidence of a split view, by its first bytes."""
+    return _read(path, _EVIDENCE_BYTES_MAX).startswith('{"first":')
+
+
+def verify_evidence(
+    path: Path, *, log_key: str | None = None, workspace: Workspace | None = None
+) -> tuple[VerifiedSplitView, str]:
+    """Verify evidence of a split view, without asking anybody.
+
+    Args:
+        path: The evidence, as `lichen monitor` writes it.
+        log_key: The log's public key, as did:key or base64url; taken from the workspace's genesis, or from the evidence's own
+            first entry, when None.
+        workspace: A ledger whose log key is believed, when the evidence is about that ledger.
+
+    Returns:
+        What it proves, and where the log's key came from.
+
+    Raises:
+        NotFoundError: No such file.
+        EncodingError: Not evidence.
+        VerificationError: It proves nothing.
+    """
+    from lichen.ledger.split_view import SplitView, verify_split_view
+    from lichen.runs.setup import parse_public_key
+
+    evidence = SplitView.from_bytes(_read(path, _EVIDENCE_BYTES_MAX).encode("utf-8"))
+    if log_key is not None:
+        return verify_split_view(evidence, [parse_public_key(log_key)]), "given"
+    if workspace is not None and workspace.ledger.origin == evidence.origin:
+        found = verify_split_view(evidence, [workspace.ledger.genesis.log_key], evidence.origin)
+        return found, f"the genesis in {workspace.directory}"
+    found = verify_split_view(evidence, [], evidence.origin)
+    return (
+        found,
+        "the first entry in the evidence, which has the ledger's id; compare the id with the one you know",
+    )
 
 
 def _parted(text: str) -> list[str]:
@@ -158,18 +219,19 @@ def _report(verified: VerifiedReceipt, source: str) -> ReceiptReport:
         log_key_from=source,
         statement=dict(said) or None,
         answer=answer,
+        cosigners=tuple((each.name, each.time_unix_seconds) for each in verified.cosigners),
     )
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, bytes_max: int = _RECEIPT_BYTES_MAX) -> str:
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
             raise UsageError(f"{path} is no regular file", remedy="Save the receipt to a file first.")
-        if info.st_size > _RECEIPT_BYTES_MAX:
+        if info.st_size > bytes_max:
             raise UsageError(f"{path} is larger than any receipt", remedy="Name the receipt, not the ledger.")
         with path.open("rb") as file:
-            return file.read(_RECEIPT_BYTES_MAX).decode("utf-8")
+            return file.read(bytes_max).decode("utf-8")
     except FileNotFoundError:
         raise NotFoundError(
             f"{path} does not exist", remedy="Write one: lichen show 12 --receipt > run.receipt"

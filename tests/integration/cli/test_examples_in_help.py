@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from lichen.cli.table import table
+from lichen.ledger.receipt import Receipt
+from lichen.ledger.witness import AddCheckpoint
+from lichen.ledger.witness_store import WitnessStore
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Terminal
@@ -23,6 +27,9 @@ MEMBER_KEY = "did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"
 NOT_RUN = {
     "lichen completion": "its lines belong into a shell's start-up file; see the test of its output",
     "lichen experiment avoided-training": "takes a minute; the tests of the experiment run it",
+    "lichen monitor": "asks witnesses that serve; the tests of witnesses run it",
+    "lichen witness request": "asks witnesses that serve; the tests of witnesses run it",
+    "lichen witness serve": "serves until it is told to stop; the tests of witnesses run it",
 }
 
 
@@ -58,7 +65,28 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shared: Terminal) -> Term
     terminal.type("publish", "model", "model.pkl")
     terminal.type("config", "set", "reuse.trust", "hospital-b")
     (terminal.directory / "run.receipt").write_text(terminal.type("show", "@last", "--receipt").stdout)
+    have_witnessed(terminal)
     return terminal
+
+
+def have_witnessed(terminal: Terminal) -> None:
+    """Three witnesses, a policy that names them, and a receipt that they cosigned; none of them serves."""
+    log_key = terminal.type("key", "show", "--log", "--vkey").stdout.strip()
+    receipt = Receipt.parse((terminal.directory / "run.receipt").read_text())
+    lines, note = [], receipt.checkpoint
+    for directory in ("witness", "x2", "x3"):
+        terminal.type("witness", "init", "--name", f"witness.example/{directory}", "--directory", directory)
+        terminal.type("witness", "add", log_key, "--directory", directory)
+        with WitnessStore.open(terminal.directory / directory, home=terminal.home) as store:
+            cosignature = store.add_checkpoint(
+                AddCheckpoint(0, (), receipt.checkpoint).to_bytes(), 1_760_000_000
+            )
+            assert isinstance(cosignature, str)
+            note += cosignature
+            lines.append(f"witness {directory} {store.identity.note_key.vkey}\n")
+    policy = "".join([*lines, "group all-three all witness x2 x3\nquorum all-three\n"])
+    (terminal.directory / "witness.policy").write_text(policy)
+    (terminal.directory / "witnessed.receipt").write_text(replace(receipt, checkpoint=note).to_text())
 
 
 @pytest.fixture
@@ -77,6 +105,8 @@ def test_there_are_examples() -> None:
 def test_an_example_works(copied: Terminal, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if line.startswith("lichen init") and "fork" not in line:
         shutil.rmtree(copied.directory / ".lichen")
+    if line.startswith("lichen witness init"):
+        shutil.rmtree(copied.directory / "witness")
     if line.startswith("lichen run") or any(sign in line for sign in "$>"):
         done = subprocess.run(
             ["bash", "-c", line],
