@@ -1,7 +1,9 @@
 """What was asked: a command line in canonical form, its script, its parameters and its seeds.
 
 Two command lines are the same request when they differ only in where the project lies. The value of an argument
-that the user marks as a seed is cut out, so that work differing only in its seed can be recognised. Relative
+that the user marks as a seed is cut out, so that work differing only in its seed can be recognised. An option that was
+named as a seed or a parameter takes a value, so ``--seed 2`` and ``--seed=2`` are the same; of any other option only
+its program knows whether the next word belongs to it, and the two spellings stay two requests. Relative
 arguments stay as typed, because whether a file exists must not change what a command is called; the working
 directory is part of the request instead.
 """
@@ -61,6 +63,7 @@ class Command:
         project_seed_names: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
         shown: Sequence[str] | None = None,
+        declared: Mapping[str, str] | None = None,
     ) -> Command:
         """Understand a command line.
 
@@ -72,6 +75,8 @@ class Command:
             project_seed_names: The same for every command of the project; one that this command lacks is passed over.
             environ: Environment the command will see.
             shown: The same words with secrets concealed, for everything that is kept; ``argv`` itself when None.
+            declared: Parameters by name that are declared beside the command line; where one also stands on it with the
+                same value, it is known to take one.
 
         Raises:
             UsageError: No words, or a seed name that nothing answers to.
@@ -91,7 +96,8 @@ class Command:
             words[script_index] = project.name_of(script)
         project_seed_names = tuple(project_seed_names)
         wanted = {_normal(name) for name in (*seed_names, *project_seed_names)}
-        parameters, seeds = _read_arguments(words, first_argument, wanted, project)
+        told = {_normal(name): value for name, value in (declared or {}).items()}
+        parameters, seeds = _read_arguments(words, first_argument, wanted, told, project)
         for name in seed_names:
             if _normal(name) not in seeds:
                 if name not in env:
@@ -173,36 +179,43 @@ def _normal(name: str) -> str:
 
 
 def _read_arguments(
-    words: list[str], start: int, seed_names: set[str], project: Project
+    words: list[str], start: int, seed_names: set[str], declared: Mapping[str, str], project: Project
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Collect parameters and seeds; seed values in ``words`` are replaced by the mark."""
+    """Collect parameters and seeds; in ``words`` seed values become the mark, and options known to take a value one word."""
     parameters: dict[str, str] = {}
     seeds: dict[str, str] = {}
+    read: list[str] = []
     position = 0
     index = start
     while index < len(words):
         word = words[index]
         name, equals, value = word.partition("=")
-        if name.startswith("-") and len(name.lstrip("-")) > 0 and not _is_number(word):
+        is_option = name.startswith("-") and len(name.lstrip("-")) > 0 and not _is_number(word)
+        spelt = [word]
+        if is_option:
             key = _normal(name)
             if not equals and index + 1 < len(words) and _is_value(words[index + 1]):
                 index += 1
                 value = words[index]
-                where, replacement = index, SEED_MARK
-            else:
-                where, replacement = index, f"{name}={SEED_MARK}"
-                value = value if equals else "true"
+                spelt.append(value)
+            elif not equals:
+                value = "true"
         elif equals and re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w.@/]*", name):
-            key, where, replacement = name, index, f"{name}={SEED_MARK}"
+            key = name
         else:
-            key, value, where, replacement = f"arg{position}", word, index, SEED_MARK
+            key, value, name = f"arg{position}", word, ""
             position += 1
         if key in seed_names:
-            seeds[key] = value
-            words[where] = replacement
+            seeds[key] = (
+                f"{seeds[key]}\n{value}" if key in seeds else value
+            )  # an option given twice has two values
+            read.append(f"{name}={SEED_MARK}" if name else SEED_MARK)
         else:
             parameters[key] = project.generalise(value)
+            takes_value = is_option and len(spelt) == 2 and declared.get(key) == value
+            read += [f"{name}={value}"] if takes_value else spelt
         index += 1
+    words[start:] = read
     return parameters, seeds
 
 

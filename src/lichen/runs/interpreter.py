@@ -2,8 +2,10 @@
 
 A look-up must know interpreter version and installed distributions *now*. Asking the interpreter costs about 20 ms, so
 its answer is kept in a small file keyed by everything that could change it: the executable's and ``pyvenv.cfg``'s
-identity and modification times. Installed versions are read from the names of ``*.dist-info`` directories each
-time, which costs one directory listing.
+identity and modification times, and the variables by which people move its directories. Installed versions are read from
+the names of ``*.dist-info`` directories each time, which costs one directory listing. The user's own packages count, even
+where their directory is yet to be made; a distribution that stands in several directories has all its versions told, since
+an interpreter's options decide which of them it takes.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ from pathlib import Path
 __all__ = ["Interpreter", "distribution_versions", "probe_interpreter"]
 
 _PROBE = (
-    "import sys,platform,json,sysconfig;"
-    "print(json.dumps({'implementation':sys.implementation.name,'version':platform.python_version(),"
+    "import sys;sys.path=[p for p in sys.path if p];import platform,json,sysconfig,site;"
+    "u=[site.getusersitepackages()] if site.ENABLE_USER_SITE else [];"
+    "print();print(json.dumps({'implementation':sys.implementation.name,'version':platform.python_version(),"
     "'machine':platform.machine(),'build':sysconfig.get_config_var('SOABI') or '','prefix':sys.prefix,'base_prefix':sys.base_prefix,"
-    "'path':[p for p in sys.path if p]}))"
+    "'path':list(dict.fromkeys(u+sys.path))}))"
 )
+_MOVING_VARIABLES = ("HOME", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR", "PYTHONUSERBASE")
+"""Variables that decide where an interpreter looks for what is installed."""
+_NOT_FOR_A_PROBE = ("PYTHONPATH", "PYTHONINSPECT", "PYTHONSTARTUP", "LD_PRELOAD", "LICHEN_TRACE_DIR")
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,20 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
         with contextlib.suppress(OSError, ValueError, TypeError):
             return _from_json(cached.read_text(encoding="utf-8"))
     try:
-        answer = subprocess.run(
-            [executable, "-I", "-c", _PROBE],
-            capture_output=True,
-            timeout=10,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        ).stdout.decode()
+        answer = (
+            subprocess.run(
+                [executable, "-c", _PROBE],
+                capture_output=True,
+                env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_A_PROBE},
+                timeout=10,
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
+            .stdout.decode()
+            .splitlines()[-1]
+        )  # start-up files of the user's may print
         interpreter = _from_json(answer)
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, UnicodeDecodeError):
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError, UnicodeDecodeError):
         return None
     if cached is not None:
         with contextlib.suppress(OSError):  # the cache only saves time
@@ -114,12 +125,21 @@ def _this_interpreter() -> Interpreter:
         build=str(sysconfig.get_config_var("SOABI") or ""),
         prefix=sys.prefix,
         base_prefix=sys.base_prefix,
-        path=tuple(
-            entry
-            for entry in sys.path
-            if entry and entry not in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        ),
+        path=tuple(dict.fromkeys((*_user_site(), *_own_path()))),
     )
+
+
+def _own_path() -> list[str]:
+    """Return this process's ``sys.path`` without what the user's PYTHONPATH added."""
+    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [entry for entry in sys.path if entry and entry not in added]
+
+
+def _user_site() -> list[str]:
+    """Return where this interpreter looks for the user's own packages, when it does."""
+    import site
+
+    return [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
 
 
 def _same_file(first: str, second: str) -> bool:
@@ -128,7 +148,7 @@ def _same_file(first: str, second: str) -> bool:
 
 def _identity(executable: str) -> str:
     """Digest of everything that changes when the interpreter or its environment is replaced."""
-    parts = [executable]
+    parts = [executable, *(f"{name}={os.environ.get(name)}" for name in _MOVING_VARIABLES)]
     target = Path(executable)
     for path in (target, target.parent.parent / "pyvenv.cfg", target.parent / "pyvenv.cfg"):
         try:
@@ -144,16 +164,17 @@ def distribution_versions(names: Iterable[str], directories: Iterable[str]) -> M
 
     Args:
         names: Names in any spelling.
-        directories: Directories that hold ``*.dist-info``, first one wins.
+        directories: Directories that hold ``*.dist-info``, in the order of the search.
 
     Returns:
-        Version by the given name; a distribution that is not there has the version ``-``.
+        Version by the given name, all of them separated by ``, `` when several directories hold it; a distribution that is
+        not there has the version ``-``.
     """
     wanted = {_normal(name): name for name in names}
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, None]] = {}
     for directory in directories:
         try:
-            entries = [path.name for path in Path(directory).iterdir()]
+            entries = sorted(path.name for path in Path(directory).iterdir())
         except OSError:
             continue
         for entry in entries:
@@ -161,8 +182,8 @@ def distribution_versions(names: Iterable[str], directories: Iterable[str]) -> M
                 r"(.+?)-([^-]+?)(?:-py[\d.]+)?\.egg-info", entry
             )
             if match and (name := wanted.get(_normal(match[1]))) is not None:
-                found.setdefault(name, match[2])
-    return {name: found.get(name, "-") for name in wanted.values()}
+                found.setdefault(name, {})[match[2]] = None
+    return {name: ", ".join(found.get(name, "-")) for name in wanted.values()}
 
 
 def _normal(name: str) -> str:

@@ -401,7 +401,7 @@ def _manifest(
 
 
 def _unchanged(first: StatKey, now: os.stat_result) -> bool:
-    return (first.dev, first.ino, first.size, first.mtime_ns, first.ctime_ns) == (
+    return (first.device, first.inode, first.size_bytes, first.mtime_ns, first.ctime_ns) == (
         now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
     )  # fmt: skip
 
@@ -413,6 +413,8 @@ def _is_below(path: str, entry: str) -> bool:
 def _is_cache(path: str) -> bool:
     """Say whether a path lies in a per-user cache, which programs may rewrite at will."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    if _is_below(path, "/dev/shm"):  # noqa: S108 - memory that stays behind is a file for whoever runs next
+        return False
     return _is_below(path, cache) or path.startswith(("/dev/", "/proc/"))
 
 

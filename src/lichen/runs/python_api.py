@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lichen.runs.command import Command
     from lichen.runs.in_process import ProcessWatch
     from lichen.runs.lookup import Answer, EarlierRun, Nearest
+    from lichen.runs.nested import NestedRun, SurroundingRun
     from lichen.runs.observe import Observation
     from lichen.runs.request import Estimate, RunRequest, RunResult
     from lichen.runs.surroundings import Surroundings
@@ -178,6 +179,8 @@ class Run:
         self._meter: Meter | None = None
         self._started_ns = 0
         self._own_seconds = 0.0
+        self._outer: Run | None = None
+        self._inner: list[NestedRun] = []
 
     def __enter__(self) -> Self:
         if self._started_ns:
@@ -187,6 +190,7 @@ class Run:
         with self._own_work("it is not metered, so it will not be recorded"):
             self._begin()
         self._started_ns = time.time_ns()
+        self._outer = _active[-1] if _active else None
         _active.append(self)
         return self
 
@@ -332,7 +336,7 @@ class Run:
         self, error: BaseException | None, measurement: Measurement | None, duration_seconds: float
     ) -> None:
         from lichen.runs.metrics import collect_metrics, misses_target
-        from lichen.runs.nested import NestedRun, leave_note, surrounding_run
+        from lichen.runs.nested import own_share, surrounding_run
         from lichen.runs.observe import Reason
         from lichen.runs.recording import write_down
         from lichen.runs.request import RunResult
@@ -353,7 +357,7 @@ class Run:
             exit_status=0 if status == "trained" else 1,
             reusable=observation.reusable,
             reasons=[(each.code, each.text) for each in observation.reasons],
-            measurement=measurement,
+            measurement=own_share(measurement, self._inner),
             duration_seconds=duration_seconds,
             metrics=metrics,
             author=workspace.member,
@@ -363,11 +367,28 @@ class Run:
         detail = _detail(self._request.argv, self._started_ns, self._rows, observation)
         surrounding = surrounding_run()
         parent = surrounding.run_id if surrounding is not None else None
+        if self._outer is not None:
+            parent = self._outer.run_id
         narrator = _LogNarrator(self.name)
         write_down(workspace, self._request, observation, detail, self.result, narrator, parent=parent)
-        if surrounding is not None:
-            name = f"run-{os.getpid()}-{self._started_ns}"
-            note = NestedRun(name, self.result.status, self.result.record, measurement.to_record())
+        self._tell_outer(surrounding, measurement)
+
+    @property
+    def run_id(self) -> str:
+        """Name of this block for runs inside it."""
+        return f"block-{os.getpid()}-{self._started_ns}"
+
+    def _tell_outer(self, surrounding: SurroundingRun | None, measurement: Measurement) -> None:
+        """Leave what this block used, blocks inside it included, to the one run around it whose meter saw it too."""
+        from lichen.runs.nested import NestedRun, leave_note
+
+        assert self.result is not None
+        if self.result.record is None and self.result.spooled is None:
+            return  # it stands nowhere, so it is part of what the outer run used
+        note = NestedRun(self.run_id, self.result.status, self.result.record, measurement.to_record())
+        if self._outer is not None:
+            self._outer._inner.append(note)
+        elif surrounding is not None:
             leave_note(surrounding, note)
 
     def _observe(self) -> Observation:

@@ -10,24 +10,26 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lichen.content.cid import Cid
 from lichen.content.unixfs import hash_bytes
 from lichen.contracts.registry import exact_fingerprint
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.statement import Statement, Subject
-from lichen.errors import LichenError, StorageError
+from lichen.errors import LichenError, NotFoundError, StorageError, VerificationError
 from lichen.runs.lookup import runs_by
 from lichen.runs.observe import Observation, data_digests
 from lichen.runs.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
-from lichen.runs.spool import Spool, SpooledOutput
+from lichen.runs.spool import Spool, SpooledOutput, write_durably
 
 if TYPE_CHECKING:
     from lichen.runs.manifest import Manifest
     from lichen.runs.request import Narrator, RunRequest, RunResult
     from lichen.runs.workspace import Workspace
 
-__all__ = ["write_down"]
+__all__ = ["store_left_over", "write_down"]
 
 
 def write_down(
@@ -106,11 +108,33 @@ def _put_or_keep(workspace: Workspace, data: bytes, kept: list[SpooledOutput]) -
         sealed = workspace.seal_private(data)
         names = hash_bytes(sealed)
         directory = workspace.fallback_spool / "artefacts"
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = directory / str(names.cid)
-        path.write_bytes(sealed)
+        path = write_durably(directory, str(names.cid), sealed)
         kept.append(SpooledOutput(str(path), names.sha256.hex(), len(sealed)))
         return str(names.cid), names.sha256
+
+
+def store_left_over(workspace: Workspace, output: SpooledOutput) -> None:
+    """Store an artefact that was kept beside the spool, and take it away from there.
+
+    Doing it again does no harm: what an interrupted flush has stored is found in the store.
+
+    Raises:
+        NotFoundError: It is neither where it was kept nor in the store.
+        VerificationError: It is not what it was when it was kept.
+        StorageError: The store cannot take it yet.
+    """
+    path = Path(output.path)
+    if not path.exists():
+        if workspace.store.has(Cid.parse(path.name)):
+            return
+        raise NotFoundError(f"{path} is gone", remedy="What the run wrote can be made again with --rerun.")
+    names = hash_bytes(path.read_bytes())
+    if names.sha256.hex() != output.sha256:
+        raise VerificationError(
+            f"{path} is not what was kept there", expected=output.sha256, calculated=names.sha256.hex()
+        )
+    workspace.store.put_file(path)
+    path.unlink()
 
 
 def _spool(

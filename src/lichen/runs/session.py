@@ -60,6 +60,7 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         project_seed_names=project.config.seed,
         environ=os.environ,
         shown=concealer.words(request.argv),
+        declared=request.params,
     ).with_declared(concealer.values(request.params), (*request.seed, *project.config.seed))
     interpreter = (
         probe_interpreter(command.executable, workspace.own_cache_directory)
@@ -124,16 +125,16 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
     stdin = _read_ahead(workspace, command, surroundings)
     try:
         if rank is not None:
-            return _answer_rank(workspace, request, command, surroundings, narrator, rank, parent)
-        result = None
-        if not request.rerun:
-            result = _try_ledger(workspace, request, command, surroundings, narrator)
-        if result is None:
-            result = _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
+            result = _answer_rank(workspace, request, command, surroundings, narrator, rank, parent)
+        else:
+            taken = (
+                None if request.rerun else _try_ledger(workspace, request, command, surroundings, narrator)
+            )
+            result = taken or _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
     finally:
         if stdin is not None:
             stdin.close()
-    if surrounding is not None:
+    if surrounding is not None and (rank is None or rank.is_first):  # its record holds what all ranks used
         energy = result.with_inner_runs.to_record() if result.with_inner_runs is not None else None
         from lichen.runs.nested import NestedRun, leave_note
 
@@ -203,6 +204,8 @@ def _answer_for_ranks(
         answer = ask(workspace, request, command, surroundings)[0]
         if answer.kind != "hit" or answer.run is None or answer.manifest is None:
             return None
+        if not _is_enough(workspace, request, answer.run):
+            return None
         own = answer.run.member == workspace.member
         verify_answer(workspace, answer)
         plan = plan_restore(workspace, answer.manifest, own=own, declared=_declared(workspace, request))
@@ -233,7 +236,7 @@ def _try_ledger(
         narrator.warning(warning)
     if answer.kind == "hit":
         assert answer.run is not None
-        if _count_own(workspace, answer.run) >= request.repeat or answer.run.member != workspace.member:
+        if _is_enough(workspace, request, answer.run):
             outputs = _declared(workspace, request)
             try:
                 return take_hit(workspace, request, answer, narrator, declared_outputs=outputs)
@@ -260,12 +263,15 @@ def _in_words(error: Exception) -> str:
     )
 
 
-def _count_own(workspace: Workspace, run: EarlierRun) -> int:
+def _is_enough(workspace: Workspace, request: RunRequest, run: EarlierRun) -> bool:
+    """Say whether equal work was done as often as is wanted; what others did is taken as it is."""
+    if run.member != workspace.member:
+        return True
     row = workspace.ledger.connection.execute(
         "SELECT COUNT(*) FROM view_run WHERE exact = ? AND member = ? AND reusable = 1",
         (run.exact, workspace.member),
     ).fetchone()
-    return int(row[0])
+    return int(row[0]) >= request.repeat
 
 
 def _run_alone(
@@ -375,6 +381,7 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     if workspace.read_only or not places:
         return 0
     from lichen.encoding.statement import Statement
+    from lichen.runs.recording import store_left_over
     from lichen.runs.spool import Spool
 
     try:
@@ -387,9 +394,7 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
         workspace.ledger.append_signed(Statement.from_bytes(payload), workspace.identity.key, seal=True)
 
     def store(output: SpooledOutput) -> None:
-        path = Path(output.path)
-        if workspace.store.put_file(path).sha256.hex() == output.sha256:
-            path.unlink()
+        store_left_over(workspace, output)
 
     try:
         return Spool(directory, workspace.fallback_spool).flush(

@@ -135,9 +135,11 @@ def create_ledger(
         access: ``private`` or ``public``.
         member: Id of its first admin; a key is made when there is none.
         user: The user's settings; the identity is set when it was not.
-        fork_from: Ledger directory that the new one continues under a new id, after a rollback say. The genesis names the
-            old ledger's id, size and root; its artefacts and group key are carried over, its entries stay where they
-            are, since each is signed for that ledger only.
+        fork_from: Ledger directory that the new one stands in for, after a rollback say. The new ledger begins empty, with
+            an id, log key, members and access of its own. Its genesis names the old one's id, size and root, so that
+            what was before can be found and checked; the artefacts are copied, and between private ledgers the group
+            key, so that equal work has equal fingerprints. Entries stay where they are, since each is signed for that
+            ledger only: what the old one would have answered is trained anew.
 
     Raises:
         UsageError: There is a ledger already, or an argument makes no sense.

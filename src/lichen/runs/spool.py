@@ -30,9 +30,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from lichen.errors import LichenError, Rejected, StorageError
+from lichen.errors import LichenError, NotFoundError, Rejected, StorageError, VerificationError
 
-__all__ = ["Spool", "SpooledOutput", "SpooledRecord"]
+__all__ = ["Spool", "SpooledOutput", "SpooledRecord", "write_durably"]
 
 _MAGIC: Final = b"lichen-spool-v1 "
 _SUFFIX: Final = ".record"
@@ -113,7 +113,7 @@ class Spool:
         failures = []
         for directory in self._directories:
             try:
-                return _write_durably(directory, name, data)
+                return write_durably(directory, name, data)
             except OSError as error:
                 failures.append(f"{directory}: {error.strerror or error}")
         raise StorageError(
@@ -148,8 +148,9 @@ class Spool:
 
         Args:
             append: Appends a record to the ledger; a record that is there already counts as appended.
-            store: Stores an output that was left over. It checks the digest; what it raises is reported, and the
-                record is appended all the same, since what it says happened.
+            store: Stores an output that was left over, or does nothing when the store has it. An output that is gone or is
+                no longer what it was (NotFoundError, VerificationError) is reported and the record appended all the same,
+                since what it says happened; after any other failure record and output go on waiting together.
             on_problem: Told of each record or output that could not be taken, with the file it is now in.
 
         Returns:
@@ -163,7 +164,8 @@ class Spool:
                 return 0
             count = 0
             for spooled in self.waiting(on_problem):
-                self._store_outputs(spooled, store, on_problem)
+                if not self._store_outputs(spooled, store, on_problem):
+                    continue
                 try:
                     append(spooled.record)
                 except Rejected as error:
@@ -181,15 +183,20 @@ class Spool:
         spooled: SpooledRecord,
         store: Callable[[SpooledOutput], object] | None,
         on_problem: Callable[[str], object] | None,
-    ) -> None:
-        if store is None:
-            return
-        for output in spooled.outputs:
+    ) -> bool:
+        """Store what the record left over, and say whether nothing more can be done for it."""
+        done = True
+        for output in spooled.outputs if store is not None else ():
+            assert store is not None
             try:
                 store(output)
             except (LichenError, OSError) as error:
+                is_lost = isinstance(error, NotFoundError | VerificationError | FileNotFoundError)
+                done &= is_lost
                 if on_problem is not None:
-                    on_problem(f"output {output.path} of a spooled run could not be stored: {error}")
+                    then = "" if is_lost else "; it waits for the next command"
+                    on_problem(f"output {output.path} of a spooled run could not be stored: {error}{then}")
+        return done
 
     def _paths(self) -> Iterator[Path]:
         for directory in self._directories:
@@ -230,7 +237,12 @@ class Spool:
             os.close(descriptor)
 
 
-def _write_durably(directory: Path, name: str, data: bytes) -> Path:
+def write_durably(directory: Path, name: str, data: bytes) -> Path:
+    """Write a file that is there whole after a crash, or not at all; only its owner can read it.
+
+    Raises:
+        OSError: It cannot be written; nothing is left of it.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = directory / name
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=directory)

@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watched", "run_unrecorded", "train"]
 
+_ENDING_SECONDS_MAX = 0.3
 _STDOUT_KEPT_BYTES = 4 * 1024 * 1024
 
 
@@ -54,6 +55,7 @@ class Watched:
     measurement: Measurement | None
     warnings: list[str]
     with_inner_runs: Measurement | None = None
+    is_still_running: bool = False
 
 
 def train(
@@ -216,11 +218,26 @@ def _watch(
             measurement = own_share(total, nested_runs(tracer.run_directory))
     except LichenError as error:
         warnings.append(f"the run is not metered: {error.message}")
+    lives_on = _outlives(outcome.usage.still_running if outcome.usage is not None else ())
     try:
         trace = tracer.finish()
     except (LichenError, OSError) as error:
         trace = Trace(complete=False, reasons=(f"tracer: {error}",))
-    return Watched(outcome, trace, measurement, [*warnings, *outcome.warnings], total)
+    return Watched(outcome, trace, measurement, [*warnings, *outcome.warnings], total, lives_on)
+
+
+def _outlives(pids: Sequence[int]) -> bool:
+    """Say whether a process goes on after its run; helpers of multiprocessing end a moment after their master."""
+    if not pids:
+        return False
+    from lichen.runs.trace.procfs import is_running
+
+    since_ns = time.monotonic_ns()
+    while any(is_running(pid, since_ns) for pid in pids):
+        if time.monotonic_ns() - since_ns > _ENDING_SECONDS_MAX * 1e9:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _means(text: str | None) -> tuple[str, ...] | None:
@@ -311,7 +328,7 @@ def _judge(observation: Observation, status: str, watched: Watched) -> None:
         )
     if status == "interrupted":
         observation.reasons.insert(0, Reason("interrupted", "the run was interrupted"))
-    if outcome.usage is not None and outcome.usage.still_running:
+    if watched.is_still_running:
         observation.reasons.append(Reason("still-running", "a process of the run is still running"))
     if outcome.stdin.kind == "pipe" and outcome.stdin.size_bytes and not outcome.stdin.complete:
         observation.reasons.append(Reason("partial", "standard input was not read to its end"))

@@ -180,6 +180,42 @@ def test_without_a_ledger_nothing_begins(
         raise AssertionError("the block must not begin")
 
 
+NESTED = """
+import json, time
+import lichen
+
+def burn(seconds):
+    start = time.process_time()
+    while time.process_time() - start < seconds:
+        pass
+
+with lichen.run("outer") as outer:
+    burn(0.1)
+    with lichen.run("middle") as middle:
+        burn(0.1)
+        with lichen.run("inner") as inner:
+            burn(1.0)
+print(json.dumps({run.name: [run.result.record, run.result.measurement.to_record()["joules"]] for run in (outer, middle, inner)}))
+"""
+
+
+def test_a_block_inside_a_block_is_counted_once(project: Project) -> None:
+    project.write(script=NESTED)
+    told = json.loads(project.start().stdout)
+    joules = {name: amount for name, (_, amount) in told.items()}
+    assert joules["inner"] > 3 * joules["middle"], "what the inner block used is not the middle one's"
+    assert joules["inner"] > 3 * joules["outer"], (
+        "and is taken off the outer one once, through the middle one"
+    )
+    assert joules["outer"] > 0
+    with lichen.open(project.root / ".lichen") as ledger:
+        said = {name: ledger.show(str(index))["statement"]["predicate"] for name, (index, _) in told.items()}
+    assert "parent" not in said["outer"]
+    assert said["middle"]["parent"].startswith("block-")
+    assert said["inner"]["parent"].startswith("block-")
+    assert said["inner"]["parent"] != said["middle"]["parent"]
+
+
 def test_blocks_may_be_nested(project: Project) -> None:
     project.write(
         script="import lichen\n"

@@ -92,6 +92,30 @@ def test_two_ranks_become_one_record_and_are_answered_the_second_time(person: Pe
 
 
 @pytest.mark.slow
+def test_repeats_that_are_wanted_are_made_by_all_ranks(person: Person) -> None:
+    launch(person, 1)
+    clear(person)
+    repeated = launch(person, 2, "--repeat", "2")
+    assert [told["status"] for told in repeated] == ["trained", "trained"]
+    assert len(entries(person)) == 2
+    clear(person)
+    assert [told["status"] for told in launch(person, 3, "--repeat", "2")] == ["hit", "hit"]
+
+
+@pytest.mark.slow
+def test_a_distributed_run_inside_a_run_is_counted_once(person: Person) -> None:
+    person.write("outer.py", DISTRIBUTED)
+    person.write("share.py", "import time\nwhile time.process_time() < 1: pass\n" + SHARE)
+    outer = person.run("--", "python", "outer.py")
+    told = [json.loads(person.type("show", str(entry["index"]), "--json")) for entry in entries(person)]
+    said = [each["statement"]["predicate"] for each in told]
+    (inner,) = [each for each in said if "parent" in each]
+    assert inner["ranks"] == 2
+    assert any("without 1 inner run" in note for each in said for note in each["energy"].get("notes", ()))
+    assert outer["energy_joules"] < inner["energy"]["joules"], "what the ranks burnt is theirs"
+
+
+@pytest.mark.slow
 def test_a_rank_that_never_came_makes_the_run_partial(person: Person) -> None:
     (first,) = launch(person, 1, ranks=(0,))
     assert not first["reusable"]
@@ -123,6 +147,17 @@ def test_ranks_that_cannot_meet_run_all_the_same_and_answer_nothing_later(person
     assert [each["status"] for each in launch(person, 2)] == ["trained", "trained"]
     assert person.read("part-1.out") == "1\n1\n"
 
+
+DISTRIBUTED = f"""\
+import os, subprocess
+ranks = []
+for rank in range(2):
+    told = {{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "TORCHELASTIC_RUN_ID": "inside",
+            "MASTER_ADDR": "localhost", "MASTER_PORT": "29400"}}
+    words = [{sys.executable!r}, "-m", "lichen", "run", "--", {sys.executable!r}, "share.py"]
+    ranks.append(subprocess.Popen(words, env={{**os.environ, **told}}))
+assert [rank.wait() for rank in ranks] == [0, 0]
+"""
 
 INNER = "open('inner.out', 'w').write('x' * 100)\n"
 OUTER = f"""\

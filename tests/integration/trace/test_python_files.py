@@ -27,7 +27,7 @@ def test_reading_and_writing(project: Project, means: tuple[str, ...] | None) ->
     status = data.stat()
     seen = result.access("data.csv", "read").stat
     assert seen is not None
-    assert (seen.ino, seen.size, seen.mtime_ns, seen.ctime_ns) == (
+    assert (seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns) == (
         status.st_ino, 4, status.st_mtime_ns, status.st_ctime_ns
     )  # fmt: skip
     assert result.access("out.txt", "write").stat is None

@@ -277,14 +277,21 @@ def test_code_outside_the_project(project: Project, tmp_path: Path, means: tuple
 
 
 @BOTH
-def test_editable_install_is_code(project: Project, means: tuple[str, ...] | None) -> None:
-    result = project.script("import lichen.errors", means=means)
+def test_editable_install_is_code(project: Project, means: tuple[str, ...] | None, tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere" / "src" / "toolbox" / "__init__.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("DEPTH = 4\n")
+    result = project.script(
+        f"""
+        import sys
+        sys.path.append({str(source.parents[1])!r})  # as the file that an editable install leaves does
+        import toolbox
+        """,
+        means=means,
+    )
     assert result.status == 0, result.stderr
-    import lichen.errors
-
-    if "site-packages" in str(lichen.errors.__file__):
-        pytest.skip("Lichen itself is not installed editable here")
-    assert result.trace.modules["lichen.errors"] == lichen.errors.__file__
+    assert result.trace.modules["toolbox"] == str(source)
+    assert "toolbox" not in result.trace.distributions
 
 
 @BOTH

@@ -76,6 +76,55 @@ def test_seed_value_is_cut_out_of_the_request(project: Project, words: list[str]
     assert command.parameters == {"depth": "3"}
 
 
+def test_the_spellings_of_a_seed_are_one_request(project: Project) -> None:
+    def spelt(*words: str, seeds: tuple[str, ...] = ("seed",)) -> tuple[object, object]:
+        command = parse(project, "python", "train.py", "--depth", "3", *words, "last", seeds=seeds)
+        return command.canonical, command.seeds
+
+    assert spelt("--seed", "7") == spelt("--seed=7")
+    assert spelt("-s", "7", seeds=("s",)) == spelt("-s=7", seeds=("s",))
+    assert spelt("--seed", "7") != spelt("--seed", "8")
+    assert spelt("--seed", "7")[0] == spelt("--seed=8")[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "seeds"),
+    [
+        (["--rate", "3"], ["--rate=3"], ()),  # it may be a switch and a word
+        (["--seed", "7", "--seed", "8"], ["--seed=8"], ("seed",)),
+        (["--seed", "7", "--seed", "8"], ["--seed", "9", "--seed", "8"], ("seed",)),
+        (["--seed=7"], ["seed=7"], ("seed",)),
+        (["--my-seed=7"], ["--my_seed=7"], ("my_seed",)),
+        (["-seed", "7"], ["--seed", "7"], ("seed",)),
+        (["--seed", "7", "8"], ["--seed", "7 8"], ("seed",)),
+        (["--seed", "7", "x"], ["x", "--seed", "7"], ("seed",)),
+        (["--seed="], ["--seed"], ("seed",)),
+    ],
+)
+def test_what_may_differ_stays_two_requests(
+    project: Project, one: list[str], other: list[str], seeds: tuple[str, ...]
+) -> None:
+    first, second = (parse(project, "python", "train.py", *words, seeds=seeds) for words in (one, other))
+    assert (first.canonical, first.seeds) != (second.canonical, second.seeds)
+
+
+def test_an_option_declared_with_its_value_is_known_to_take_one(project: Project) -> None:
+    def spelt(*words: str, **declared: str) -> object:
+        command = Command.parse(
+            ["python", "train.py", *words],
+            project,
+            cwd=project.root,
+            environ={"PATH": "/usr/bin"},
+            declared=declared,
+        )
+        assert command.parameters["rate"] == "3"
+        return command.canonical
+
+    assert spelt("--rate", "3", rate="3") == spelt("--rate=3", rate="3")
+    assert spelt("--rate", "3", rate="4") != spelt("--rate=3", rate="4"), "declared as something else"
+    assert spelt("--rate", "3", other="3") != spelt("--rate=3", other="3")
+
+
 def test_seed_may_be_a_variable(project: Project) -> None:
     command = parse(project, "python", "train.py", seeds=("SEED",), environ={"PATH": "/usr/bin", "SEED": "3"})
     assert command.seeds == {"$SEED": "3"}

@@ -521,3 +521,17 @@ def test_a_file_opened_to_append_to_is_no_answer_even_when_it_was_not_there(clin
     assert gone.reusable, "a temporary file"
     clinic.write("run.log", "line")
     assert codes(clinic.observe(Trace(accesses=(appended, written)), started_ns=started_ns)) == ["appended"]
+
+
+@pytest.mark.parametrize("name", ["lichen-test-left", "sem.lichen-test-left"])
+def test_what_is_left_in_shared_memory_lies_outside_the_roots(clinic: Clinic, name: str) -> None:
+    left = Path("/dev/shm", f"{name}-{os.getpid()}")
+    started_ns = clinic.start()
+    left.write_text("x")
+    try:
+        seen = clinic.observe(Trace(accesses=(clinic.access("write", str(left)),)), started_ns=started_ns)
+    finally:
+        left.unlink()
+    assert [reason.code for reason in seen.reasons] == ["outside-roots"]
+    gone = clinic.observe(Trace(accesses=(clinic.access("write", str(left)),)), started_ns=started_ns)
+    assert gone.reasons == []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.errors import Rejected, StorageError
+from lichen.errors import NotFoundError, Rejected, StorageError
 from lichen.runs.spool import Spool, SpooledOutput
 
 OUTPUT = SpooledOutput("/project/model.bin", "ab" * 32, 12)
@@ -151,11 +151,41 @@ def test_an_output_that_is_gone_is_named_and_the_record_stands(spool: Spool) -> 
     problems: list[str] = []
 
     def store(output: SpooledOutput) -> None:
-        raise StorageError("it has changed")
+        raise NotFoundError("it is gone")
 
     ledger = Ledger()
     assert spool.flush(ledger.append, store=store, on_problem=problems.append) == 1
     assert OUTPUT.path in problems[0]
+
+
+@pytest.mark.parametrize("error", [StorageError("no room left"), OSError(28, "No space left on device")])
+def test_what_the_store_cannot_take_yet_waits_and_holds_up_nothing_else(
+    spool: Spool, error: Exception
+) -> None:
+    outputs = [SpooledOutput(f"/project/{number}", "ab" * 32, 12) for number in range(4)]
+    for number, output in enumerate(outputs):
+        spool.add(b"record %d" % number, outputs=[output])
+        time.sleep(0.002)
+    problems: list[str] = []
+    stored: list[SpooledOutput] = []
+    is_full = True
+
+    def store(output: SpooledOutput) -> None:
+        if is_full and output is not outputs[0] and output.path in ("/project/1", "/project/2"):
+            raise error
+        stored.append(output)
+
+    ledger = Ledger()
+    assert spool.flush(ledger.append, store=store, on_problem=problems.append) == 2
+    assert ledger.records == [b"record 0", b"record 3"]
+    assert [waiting.record for waiting in spool.waiting()] == [b"record 1", b"record 2"]
+    assert len(problems) == 2
+    assert all("waits for the next command" in problem for problem in problems)
+    is_full = False
+    assert spool.flush(ledger.append, store=store, on_problem=problems.append) == 2
+    assert sorted(ledger.records) == [b"record 0", b"record 1", b"record 2", b"record 3"]
+    assert sorted(output.path for output in stored) == [output.path for output in outputs]
+    assert spool.waiting() == ()
 
 
 def test_a_directory_that_cannot_be_written_is_replaced_by_the_other(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def _with_calls(preload: PreloadLog | None, calls: PreloadLog, agents: Sequence[
         records = without_imports(records, known, directories | modules)
     images = [image for image in calls.images if LAUNCHER not in image.argv]
     stdin = images[0].stdin if images else None
-    reads = {(stdin.dev, stdin.ino)} if stdin is not None and images[0].stdin_type in (1, 8, 12) else set()
+    reads = (
+        {(stdin.device, stdin.inode)} if stdin is not None and images[0].stdin_type in (1, 8, 12) else set()
+    )
     merged = replace(calls, records=records, images=images, stdin_reads=reads)
     if preload is None:
         return merged
@@ -321,14 +323,14 @@ def _uses_stdin(table: AccessTable, agents: Sequence[AgentLog], preload: Preload
     if not preload.images or preload.images[0].stdin is None:
         return False
     own = preload.images[0].stdin
-    identity = (own.dev, own.ino)
+    identity = (own.device, own.inode)
     if identity in preload.stdin_reads:
         return True
     if preload.images[0].stdin_type not in (1, 8, 12):
         return False
     return any(
         image.stdin is not None
-        and (image.stdin.dev, image.stdin.ino) == identity
+        and (image.stdin.device, image.stdin.inode) == identity
         and not os.path.basename(image.path).startswith(("python", "pypy", "bash", "sh", "dash"))
         for image in preload.images
     )

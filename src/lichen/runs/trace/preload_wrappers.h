@@ -138,6 +138,31 @@ EXPORT char *mkdtemp(char *path) {
     return made;
 }
 
+/* Shared memory is a file whose path the C library makes of its name; Python's own calls have no audit event. */
+static const char *shared_memory_path(const char *name, char *into, size_t room) {
+    while (*name == '/')
+        name++;
+    snprintf(into, room, "/dev/shm/%s", name);
+    return into;
+}
+NEXT(shm_open)
+EXPORT int shm_open(const char *name, int flags, mode_t mode) {
+    char path[NAME_MAX + 16];
+    shared_memory_path(name, path, sizeof path);
+    if (may_write(flags))
+        before_write(AT_FDCWD, path, pack_flags(flags), NULL);
+    int descriptor = REAL(shm_open)(name, flags, mode);
+    if (!may_write(flags))
+        after_read(AT_FDCWD, path, descriptor, errno, NULL);
+    return descriptor;
+}
+NEXT(shm_unlink)
+EXPORT int shm_unlink(const char *name) {
+    char path[NAME_MAX + 16];
+    change('D', AT_FDCWD, shared_memory_path(name, path, sizeof path), 0, NULL);
+    return REAL(shm_unlink)(name);
+}
+
 /* Look. */
 
 #define WRAP_LOOK(name, at, level, parameters, arguments)            \

@@ -11,37 +11,15 @@ Rules upheld:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from lichen.content.files import StatKey
+
 __all__ = ["Access", "AccessKind", "Exec", "StatKey", "Trace"]
 
 AccessKind = Literal["read", "write", "append", "update", "list", "absent", "exec", "stat"]
-
-
-class StatKey(NamedTuple):
-    """What identifies the content of a path without reading it.
-
-    Attributes:
-        dev: Device number.
-        ino: Inode number.
-        size: Bytes.
-        mtime_ns: Last modification, nanoseconds since the epoch.
-        ctime_ns: Last status change, nanoseconds since the epoch.
-    """
-
-    dev: int
-    ino: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> StatKey:
-        """Take the five fields out of a ``stat`` result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Access(NamedTuple):

@@ -40,6 +40,8 @@ from lichen.runs.trace.trace import Trace
 __all__ = ["AGENT_DIRECTORY", "MEANS", "RUN_DIRECTORY", "TRACE_DIRECTORY", "Tracer"]
 
 AGENT_DIRECTORY = Path(__file__).parent / "agent"
+PACKAGE_DIRECTORY = Path(__file__).parents[2]
+"""Lichen itself: what `lichen run` or ``lichen.log`` inside a run imports is no code of that run."""
 TRACE_DIRECTORY = "LICHEN_TRACE_DIR"
 """Variable that tells the agent and the preload library where to write."""
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
@@ -89,6 +91,8 @@ class Tracer:
         self.command = tuple(command)
         self._cache = Path(cache_directory) if cache_directory is not None else None
         self._own = [str(AGENT_DIRECTORY)]
+        if not PACKAGE_DIRECTORY.is_relative_to(self.project_root):  # unless it is what the project is about
+            self._own.append(str(PACKAGE_DIRECTORY))
         try:
             if scratch_directory is not None:
                 os.makedirs(scratch_directory, exist_ok=True)
