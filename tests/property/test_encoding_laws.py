@@ -14,8 +14,10 @@ from lichen.encoding.base import b64, b64_decode, b64u, b64u_decode, hex_decode
 from lichen.encoding.canonical import (
     DEPTH_MAX,
     INTEGER_MAX,
-    _is_plain,
+    _NotPlain,
+    _plain,
     _text_of,
+    canonical_form,
     canonical_json,
     parse_canonical,
 )
@@ -83,6 +85,13 @@ class TestCanonicalJson:
         assert parse_canonical(data) == value
 
     @given(values)
+    @example({"a": (1.0, -0.0, 1e-7, True), "b": ()})
+    def test_who_writes_knows_what_readers_will_see(self, value: Any) -> None:
+        data, seen = canonical_form(value)
+        assert seen == parse_canonical(data)
+        assert json.dumps(seen, sort_keys=True) == json.dumps(parse_canonical(data), sort_keys=True)
+
+    @given(values)
     def test_the_fast_writer_agrees_with_the_definition(self, value: Any) -> None:
         assert canonical_json(value) == _text_of(value, DEPTH_MAX).encode()
 
@@ -91,7 +100,11 @@ class TestCanonicalJson:
         try:
             data = canonical_json(value)
         except EncodingError:
-            assert not _is_plain(value, DEPTH_MAX) or "\\ud" in json.dumps(value)
+            try:
+                _plain(value, DEPTH_MAX)
+            except _NotPlain:
+                return
+            assert "\\ud" in json.dumps(value)
         else:
             assert canonical_json(parse_canonical(data)) == data
 

@@ -11,7 +11,8 @@ Rules upheld:
   are refused without a rule for each.
 
 Two writers live here. :func:`_text_of` is the definition. Most values give the same text through Python's own JSON
-encoder, which is written in C and ten times as fast; :func:`_is_plain` says when that is so.
+encoder, which is written in C and ten times as fast; :func:`_plain` makes a copy for which that is so, or says that there is
+none. The reader goes the same two ways.
 
 Source: RFC 8785 (JSON Canonicalization Scheme), RFC 7493 (I-JSON). Differs: integers that a double cannot hold
 exactly are refused even when they were given as floating-point numbers.
@@ -19,6 +20,7 @@ exactly are refused even when they were given as floating-point numbers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,16 +28,24 @@ from typing import Any
 
 from lichen.errors import EncodingError
 
-__all__ = ["DEPTH_MAX", "INTEGER_MAX", "canonical_json", "parse_canonical"]
+__all__ = ["DEPTH_MAX", "INTEGER_MAX", "canonical_form", "canonical_json", "parse_canonical"]
 
 INTEGER_MAX = 2**53 - 1  # (= 9007199254740991) the largest integer every JSON reader keeps exactly
 DEPTH_MAX = 64  # arrays and objects inside one another
 
 _INTEGER_REMEDY = "Write integers beyond 2**53 - 1 as decimal strings."
+_PLAIN_MIN, _PLAIN_MAX = (
+    1e-4,
+    1e16,
+)  # between them repr() and ECMAScript print the shortest digits without an exponent
 
 _encode_in_c = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 ).encode
+
+
+class _NotPlain(Exception):  # noqa: N818 - says which way to go, and never leaves this file
+    """The C encoder would write this value otherwise than canonically."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -53,11 +63,28 @@ def canonical_json(value: object) -> bytes:
     Source:
         RFC 8785, section 3.2.
     """
-    text = _encode_in_c(value) if _is_plain(value, DEPTH_MAX) else _text_of(value, DEPTH_MAX)
+    return canonical_form(value)[0]
+
+
+def canonical_form(value: object) -> tuple[bytes, Any]:
+    """Write a value as canonical JSON, and say what a reader will make of it.
+
+    Args:
+        value: As for :func:`canonical_json`.
+
+    Returns:
+        UTF-8 bytes, and the value that :func:`parse_canonical` gives for them: a copy, with lists for tuples and whole
+        numbers for floats that print as such.
+
+    Raises:
+        EncodingError: The value holds something JSON cannot say, or cannot say in one way only.
+    """
     try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise EncodingError(f"text with a lone surrogate cannot be encoded: {error.reason}") from error
+        plain = _plain(value, DEPTH_MAX)
+    except _NotPlain:
+        data = _utf8(_text_of(value, DEPTH_MAX))
+        return data, json.loads(data)
+    return _utf8(_encode_in_c(plain)), plain
 
 
 def parse_canonical(data: bytes) -> Any:
@@ -73,7 +100,13 @@ def parse_canonical(data: bytes) -> Any:
         EncodingError: Not JSON, or JSON in any other form than the canonical one.
     """
     try:
-        value = json.loads(str(data, "utf-8"))
+        text = str(data, "utf-8")
+        if text.isascii() and text.count("{") + text.count("[") <= DEPTH_MAX:
+            with contextlib.suppress(_NotPlain):  # then the long way decides
+                value = _decode_plain(text)
+                if _encode_in_c(value) == text:
+                    return value
+        value = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise EncodingError(f"not JSON: {str(error)[:200]}") from error
     if canonical_json(value) != data:
@@ -84,31 +117,61 @@ def parse_canonical(data: bytes) -> Any:
     return value
 
 
-def _is_plain(value: object, levels: int) -> bool:
-    """Tell whether Python's C encoder gives exactly the canonical text of this value."""
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise EncodingError(f"text with a lone surrogate cannot be encoded: {error.reason}") from error
+
+
+def _plain(value: Any, levels: int) -> Any:
+    """Copy a value into one of which Python's C encoder gives exactly the canonical text.
+
+    Raises:
+        _NotPlain: There is none, or the value has no canonical text at all.
+    """
     kind = type(value)
     if kind is str or value is None or kind is bool:
-        return True
+        return value
     if kind is int:
-        return -INTEGER_MAX <= value <= INTEGER_MAX  # type: ignore[operator]
-    if kind is float:
-        # Between these bounds repr() and ECMAScript both print the shortest digits without an exponent.
-        return 1e-4 <= abs(value) < 1e16 and not value.is_integer()  # type: ignore[arg-type, attr-defined]
-    if levels == 0:
-        return False
-    if kind is dict:
-        for name, item in value.items():  # type: ignore[attr-defined]
+        if -INTEGER_MAX <= value <= INTEGER_MAX:
+            return value
+    elif kind is float:
+        if value.is_integer():
+            if -INTEGER_MAX <= value <= INTEGER_MAX:
+                return int(value)
+        elif _PLAIN_MIN <= value < _PLAIN_MAX or -_PLAIN_MAX < value <= -_PLAIN_MIN:
+            return value
+    elif levels and kind is dict:
+        copy = {}
+        for name, item in value.items():
             if type(name) is not str or not name.isascii():
-                return False  # beyond ASCII, the order of code points is not always that of UTF-16 code units
-            if type(item) is not str and not _is_plain(item, levels - 1):
-                return False
-        return True
-    if kind is list or kind is tuple:
-        for item in value:  # type: ignore[attr-defined]  # noqa: SIM110 - a generator costs twice the time here
-            if type(item) is not str and not _is_plain(item, levels - 1):
-                return False
-        return True
-    return False
+                raise _NotPlain  # beyond ASCII, the order of code points is not always that of UTF-16 code units
+            copy[name] = item if type(item) is str else _plain(item, levels - 1)
+        return copy
+    elif levels and (kind is list or kind is tuple):
+        return [item if type(item) is str else _plain(item, levels - 1) for item in value]
+    raise _NotPlain
+
+
+def _plain_integer(text: str) -> int:
+    if len(text) > len("-9007199254740991"):
+        raise _NotPlain
+    value = int(text)
+    if not -INTEGER_MAX <= value <= INTEGER_MAX:
+        raise _NotPlain
+    return value
+
+
+def _plain_number(text: str) -> float:
+    value = float(text)
+    if not _PLAIN_MIN <= abs(value) < _PLAIN_MAX or value.is_integer():
+        raise _NotPlain
+    return value
+
+
+_decode_plain = json.JSONDecoder(parse_int=_plain_integer, parse_float=_plain_number).decode
+"""Reads JSON whose numbers the C encoder writes canonically; a constant such as NaN does not survive the comparison."""
 
 
 def _text_of(value: object, levels: int) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.encoding.base import hex_decode
-from lichen.encoding.canonical import canonical_json, parse_canonical
+from lichen.encoding.canonical import canonical_form, parse_canonical
 from lichen.errors import EncodingError
 
 __all__ = ["STATEMENT_TYPE", "Statement", "Subject"]
@@ -92,7 +92,19 @@ class Statement:
         Raises:
             EncodingError: The predicate holds a value JSON cannot hold.
         """
-        return canonical_json(
+        return self._form()[0]
+
+    def as_read(self) -> tuple[bytes, Statement]:
+        """Write the payload, and make the statement that whoever reads it gets: lists for tuples, 1 for 1.0.
+
+        Raises:
+            EncodingError: The predicate holds a value JSON cannot hold.
+        """
+        data, value = self._form()
+        return data, Statement(self.kind, self.subjects, value["predicate"], self.version)
+
+    def _form(self) -> tuple[bytes, Any]:
+        return canonical_form(
             {
                 "_type": STATEMENT_TYPE,
                 "predicate": self.predicate,

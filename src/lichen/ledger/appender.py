@@ -18,7 +18,6 @@ Source: the write path follows RFC 6962 section 3 (order, then commit to a tree 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,12 +26,10 @@ from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
 from lichen.errors import EncodingError, Rejected, StorageError, VerificationError
-from lichen.ledger.checkpoint import Checkpoint
 from lichen.ledger.ports import LOG_MEMBER, Appended, Record
 from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import Seal
 from lichen.ledger.signatures import SignatureChecks
-from lichen.ledger.tables import SealRow
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import PublicKey, SigningKey
@@ -118,13 +115,32 @@ class Appender:
             StorageError: Disk or database failed; nothing was appended.
             CorruptLedgerError: The file is damaged; nothing was appended.
         """
-        payload = statement.to_bytes()
-        # Contracts see what an auditor will read from the bytes: lists for tuples, 1 for 1.0.
-        predicate = json.loads(payload)["predicate"]
-        read_back = Statement(statement.kind, statement.subjects, predicate, statement.version)
-        candidate = self._checked(Entry.signed(payload, key), read_back, key.public)
+        return self.append_all_signed([statement], key, seal=seal)[0]
+
+    def append_all_signed(
+        self, statements: Sequence[Statement], key: SigningKey, *, seal: bool = False
+    ) -> list[Appended | Rejected]:
+        """Sign records and append them in one durable transaction.
+
+        Args:
+            statements: The records, in the order they shall have.
+            key: The member's key.
+            seal: Close the block behind the last of them.
+
+        Returns:
+            For each record its index, or the rule that refused it.
+
+        Raises:
+            EncodingError: A record holds what JSON cannot say; nothing was appended.
+            StorageError: Disk or database failed; nothing was appended.
+            CorruptLedgerError: The file is damaged; nothing was appended.
+        """
+        candidates = []
+        for statement in statements:
+            payload, as_read = statement.as_read()  # contracts see what an auditor will read from the bytes
+            candidates.append(self._checked(Entry.signed(payload, key), as_read, key.public))
         with self._log.database.lock:
-            return self._commit([candidate], seal=seal)[0]
+            return self._commit(candidates, seal=seal)
 
     def _commit(
         self, candidates: Sequence[_Candidate | Rejected], *, seal: bool
@@ -137,12 +153,13 @@ class Appender:
                 log.catch_up()
                 log.tree()
                 seal_before = log.last_seal
+                if len(candidates) > 1:
+                    log.expect_payloads([each.digest for each in candidates if isinstance(each, _Candidate)])
                 results = [
                     candidate if isinstance(candidate, Rejected) else self._add(candidate)
                     for candidate in candidates
                 ]
                 self._seal_if_due(force=seal)
-                log.tree()
         except BaseException:
             log.undone()
             raise
@@ -190,7 +207,6 @@ class Appender:
         log.add_entry(genesis.to_bytes(), digest)
         log.add_writes(writes)
         self._seal_now()
-        log.tree()
 
     # CHECK
 
@@ -327,11 +343,9 @@ class Appender:
             sealer=LOG_MEMBER,
             consensus=log.genesis.sealing.consensus,
         )
-        log.add_entry(Entry.signed(seal.to_statement().to_bytes(), self._log_key).to_bytes(), None)
-        root = log.tree().root()
-        checkpoint = Checkpoint(log.origin, index + 1, root)
-        log.last_checkpoint = SealRow(index, root, self._log_key.sign(checkpoint.body().encode()))
-        log.tables.put_checkpoint(log.last_checkpoint)
+        log.add_seal(
+            Entry.signed(seal.to_statement().to_bytes(), self._log_key).to_bytes(), self._log_key.sign
+        )
         log.last_seal = seal
 
     def raise_mark(self) -> None:

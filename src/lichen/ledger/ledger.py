@@ -284,6 +284,26 @@ class Ledger(LedgerReader):
         """
         return _accepted(self._writer.append_signed(statement, key, seal=seal))
 
+    def append_all_signed(
+        self, statements: Sequence[Statement], key: SigningKey, *, seal: bool = False
+    ) -> list[Appended | Rejected]:
+        """Sign records and append them in one durable transaction; for who has many of their own to record at once.
+
+        Args:
+            statements: The records, in the order they shall have.
+            key: The member's key.
+            seal: Close the block behind the last of them.
+
+        Returns:
+            For each record its index, or the `Rejected` that says why it has none; the others are appended all the same.
+
+        Raises:
+            EncodingError: A record holds what JSON cannot say; nothing was appended.
+            UsageError: The ledger is open for reading only.
+            StorageError: Disk or database failed; nothing was appended.
+        """
+        return self._writer.append_all_signed(statements, key, seal=seal)
+
     def append_many(self, entries: Sequence[Entry], *, seal: bool = False) -> list[Appended | Rejected]:
         """Append entries in one durable transaction.
 

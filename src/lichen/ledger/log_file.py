@@ -39,7 +39,7 @@ from lichen.ledger.tables import SealRow, Tables
 from lichen.ledger.tree import EMPTY_ROOT, leaf_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lichen.ledger.ports import Contract, StateReader
     from lichen.ledger.storage import Database
@@ -99,6 +99,7 @@ class LogFile:
         self.size = -1
         self.last_seal: Seal | None = None
         self.last_checkpoint: SealRow | None = None
+        database.before_commit = self._settle
 
     def _read_genesis(self) -> Entry:
         data = self.tables.entry_bytes(0)
@@ -155,6 +156,7 @@ class LogFile:
         self.last_seal = self.last_checkpoint = None
         self._forget_state()
         self._new_hashes = []
+        self.tables.forget()
         self.tiles.forget()
         self._payloads.forget()
 
@@ -162,6 +164,12 @@ class LogFile:
         self.unsealed = {}
         self._derived_to = 0
         self._values.clear()
+
+    def _settle(self) -> None:
+        """Store what was kept back during a transaction: hash tiles that became full, and entries."""
+        if self._new_hashes:
+            self.tree()
+        self.tables.flush()
 
     def committed(self) -> None:
         """Note that what was added is durable now."""
@@ -175,6 +183,11 @@ class LogFile:
         else:
             self.tiles.refresh(self.size)
         return self.tiles
+
+    def expect_payloads(self, digests: Sequence[bytes]) -> None:
+        """Look many payload digests up at once, before they are asked for one by one."""
+        self._payloads.refresh(self.size)
+        self._payloads.expect(digests)
 
     def find_payload(self, digest: bytes) -> int | None:
         """Index of the record whose payload has this SHA-256, or None."""
@@ -310,23 +323,36 @@ class LogFile:
 
     # -- adding, inside a write transaction ------------------------------------------------------------------------
 
-    def add_entry(self, data: bytes, payload_digest: bytes | None) -> int:
-        """Store a compact entry at the next index and return that; after `catch_up`.
+    def add_entry(self, data: bytes, payload_digest: bytes) -> int:
+        """Store the compact entry of a record at the next index and return that; after `catch_up`.
 
         Args:
             data: The compact entry.
-            payload_digest: SHA-256 of its payload; None for a seal.
+            payload_digest: SHA-256 of its payload.
         """
         index = self.size
         self._payloads.refresh(index)
         self.tables.insert_entry(index, data)
         self._new_hashes.append(leaf_hash(data))
-        if payload_digest is None:
-            self._payloads.skip()
-        else:
-            self._payloads.add(payload_digest)
+        self._payloads.add(payload_digest)
         self.size = self._derived_to = index + 1
         return index
+
+    def add_seal(self, data: bytes, sign: Callable[[bytes], bytes]) -> None:
+        """Store a seal at the next index, with the checkpoint behind it.
+
+        Args:
+            data: The compact entry.
+            sign: Signs the body of a checkpoint with the log's key.
+        """
+        index = self.size
+        self._payloads.refresh(index)
+        self._new_hashes.append(leaf_hash(data))
+        self._payloads.skip()
+        self.size = self._derived_to = index + 1
+        checkpoint = Checkpoint(self.origin, index + 1, self.tree().root())
+        self.last_checkpoint = SealRow(index, checkpoint.root, sign(checkpoint.body().encode()))
+        self.tables.insert_entry(index, data, self.last_checkpoint.to_bytes())
 
     def add_writes(self, writes: dict[bytes, bytes | None]) -> None:
         """Change the state as the entry just added does; the next seal commits to it."""

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES
+from lichen.ledger.tables import prefix_of
 from lichen.ledger.tree import TILE_WIDTH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lichen.ledger.tables import Tables
 
 __all__ = ["PayloadIndex"]
@@ -40,6 +43,12 @@ class PayloadIndex:
         """Drop what is in memory, after a transaction was undone."""
         self.size = -1
         self._tail: dict[bytes, int] = {}
+        self._expect_nothing()
+
+    def _expect_nothing(self) -> None:
+        self._expected: frozenset[bytes] = frozenset()
+        self._namesakes: set[int] = set()
+        self._stored: dict[bytes, int] = {}  # what left the tail since `expect`
 
     def refresh(self, size: int) -> None:
         """Bring memory in step with a file that holds ``size`` entries.
@@ -48,6 +57,7 @@ class PayloadIndex:
         """
         if size == self.size:
             return
+        self._expect_nothing()
         first = size - size % TILE_WIDTH
         start = first
         if 0 <= self.size < size <= self.size + CATCH_UP_COUNT_MAX:
@@ -59,13 +69,26 @@ class PayloadIndex:
             self._tail.setdefault(sha256(data[ENTRY_OVERHEAD_BYTES:]), index)
         self.size = size
 
+    def expect(self, digests: Sequence[bytes]) -> None:
+        """Look many digests up at once; until other processes append, `find` then asks the file only for namesakes.
+
+        Args:
+            digests: 32 bytes each.
+        """
+        self._expect_nothing()
+        self._namesakes = self._tables.prefixes_on_file(digests)
+        self._expected = frozenset(digests)
+
     def find(self, digest: bytes) -> int | None:
         """Index of the first entry whose payload has this SHA-256, or None.
 
         Args:
             digest: 32 bytes.
         """
-        stored = self._tables.find_payload(digest)
+        if digest in self._expected and prefix_of(digest) not in self._namesakes:
+            stored = self._stored.get(digest)
+        else:
+            stored = self._tables.find_payload(digest)
         return self._tail.get(digest) if stored is None else stored
 
     def add(self, digest: bytes) -> None:
@@ -78,4 +101,6 @@ class PayloadIndex:
         self.size += 1
         if self.size % TILE_WIDTH == 0:
             self._tables.insert_payloads(self._tail)
+            if self._expected:
+                self._stored |= self._tail
             self._tail = {}

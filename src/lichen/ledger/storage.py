@@ -34,7 +34,7 @@ from lichen.ledger.migration import SCHEMA_VERSION, VIEWS_TABLE, bring_up_to_dat
 from lichen.ledger.sqlite_errors import SqliteGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database"]
 
@@ -75,6 +75,7 @@ class Database:
         connection: The SQLite connection, in autocommit mode outside `write` and `read`.
         read_only: True when nothing can be written through it.
         lock: Held by whoever is inside `write` or `read`.
+        before_commit: Called at the end of every `write`, inside the transaction: whoever keeps rows back hands them over.
         guard: Context manager that maps SQLite's exceptions.
     """
 
@@ -84,6 +85,7 @@ class Database:
         self.read_only = read_only
         self.lock = threading.RLock()
         self.guard = SqliteGuard(path)
+        self.before_commit: Callable[[], None] = _nothing
         self._depth = 0
         self._process = os.getpid()
         self._is_durable = True
@@ -191,6 +193,7 @@ class Database:
             self._depth += 1
             try:
                 yield connection
+                self.before_commit()
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -256,6 +259,10 @@ class Database:
                 f"{self.path} was opened by process {self._process} and inherited by a fork",
                 remedy="open the ledger again in the child process",
             )
+
+
+def _nothing() -> None:
+    """What there is to do before a commit as long as nobody keeps rows back."""
 
 
 def _is_blank(path: Path) -> bool:

@@ -9,7 +9,7 @@ Rules upheld here:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +19,11 @@ from lichen.errors import CorruptLedgerError
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SealRow", "Tables"]
+__all__ = ["SealRow", "Tables", "prefix_of"]
 
 READ_BATCH_COUNT: Final = 256
-
+PREFIX_BATCH_COUNT: Final = 250
+_INSERT_ENTRY: Final = "INSERT INTO entries VALUES(?,?,?)"
 
 ROOT_BYTES: Final = 32
 
@@ -51,24 +52,42 @@ class Tables:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._waiting: list[tuple[int, bytes | None, bytes]] = []
 
     # -- entries ---------------------------------------------------------------------------------------------------
 
     def entry_count(self) -> int:
         """Count of entries, seals included."""
+        self.flush()
         (last,) = self._connection.execute("SELECT max(idx) FROM entries").fetchone()
         return 0 if last is None else int(last) + 1
 
-    def insert_entry(self, index: int, data: bytes) -> None:
-        """Store a compact entry at its index."""
-        self._connection.execute("INSERT INTO entries VALUES(?,NULL,?)", (index, data))
+    def insert_entry(self, index: int, data: bytes, checkpoint: bytes | None = None) -> None:
+        """Store a compact entry at its index; it may wait in memory until `flush`, or until entries are read.
 
-    def put_checkpoint(self, row: SealRow) -> None:
-        """Store root and signature of the checkpoint behind a seal that was just inserted."""
-        self._connection.execute("UPDATE entries SET checkpoint=? WHERE idx=?", (row.to_bytes(), row.index))
+        Args:
+            index: The count of entries before it.
+            data: The compact entry.
+            checkpoint: Of a seal, root and signature of the checkpoint behind it; see `SealRow.to_bytes`.
+        """
+        self._waiting.append((index, checkpoint, data))
+
+    def flush(self) -> None:
+        """Hand entries that wait in memory to SQLite; inside the transaction that inserted them."""
+        waiting = self._waiting
+        if len(waiting) == 1:
+            self._connection.execute(_INSERT_ENTRY, waiting[0])
+        elif waiting:
+            self._connection.executemany(_INSERT_ENTRY, waiting)
+        self._waiting = []
+
+    def forget(self) -> None:
+        """Drop entries that wait, because their transaction was undone."""
+        self._waiting = []
 
     def entry_bytes(self, index: int) -> bytes | None:
         """Compact entry at an index, or None."""
+        self.flush()
         row = self._connection.execute("SELECT entry FROM entries WHERE idx=?", (index,)).fetchone()
         return None if row is None else _blob(row[0], index)
 
@@ -90,6 +109,7 @@ class Tables:
         )
 
     def _range(self, query: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        self.flush()
         while start < stop:
             rows = self._connection.execute(query, (start, stop, READ_BATCH_COUNT)).fetchall()
             if not rows:
@@ -102,8 +122,29 @@ class Tables:
 
     def insert_payloads(self, indices: Mapping[bytes, int]) -> None:
         """Remember at which index the payload with each SHA-256 stands; in the order of the table."""
-        rows = sorted((_prefix(digest), index) for digest, index in indices.items())
+        rows = sorted((prefix_of(digest), index) for digest, index in indices.items())
         self._connection.executemany("INSERT INTO payloads VALUES(?,?)", rows)
+
+    def prefixes_on_file(self, digests: Sequence[bytes]) -> set[int]:
+        """Which of these payload digests have a namesake on file, by the first 8 bytes; see `find_payload`.
+
+        Args:
+            digests: SHA-256 of payloads, 32 bytes each.
+
+        Returns:
+            Those first 8 bytes, as `prefix_of` gives them.
+        """
+        found: set[int] = set()
+        prefixes = sorted(map(prefix_of, digests))
+        for start in range(0, len(prefixes), PREFIX_BATCH_COUNT):
+            some = prefixes[start : start + PREFIX_BATCH_COUNT]
+            marks = ",".join("?" * len(some))
+            rows = self._connection.execute(
+                f"SELECT prefix FROM payloads WHERE prefix IN ({marks})",  # noqa: S608 - question marks
+                some,
+            )
+            found.update([prefix for (prefix,) in rows])
+        return found
 
     def payload_count(self) -> int:
         """How many payload digests are on file; reads them all."""
@@ -116,7 +157,7 @@ class Tables:
             digest: SHA-256 of the payload, 32 bytes.
         """
         rows = self._connection.execute(
-            "SELECT idx FROM payloads WHERE prefix=? ORDER BY idx", (_prefix(digest),)
+            "SELECT idx FROM payloads WHERE prefix=? ORDER BY idx", (prefix_of(digest),)
         ).fetchall()
         for (index,) in rows:
             data = self.entry_bytes(index)
@@ -153,6 +194,7 @@ class Tables:
         return [SealRow(index, bytes(value[:ROOT_BYTES]), bytes(value[ROOT_BYTES:])) for index, value in rows]
 
     def _seal(self, query: str, index: int) -> SealRow | None:
+        self.flush()
         row = self._connection.execute(query, (index,)).fetchone()
         return (
             None if row is None else SealRow(row[0], bytes(row[1][:ROOT_BYTES]), bytes(row[1][ROOT_BYTES:]))
@@ -173,6 +215,6 @@ def _blob(value: object, index: int) -> bytes:
     return value
 
 
-def _prefix(digest: bytes) -> int:
-    """First 8 bytes as the signed integer SQLite stores."""
+def prefix_of(digest: bytes) -> int:
+    """First 8 bytes of a digest as the signed integer that SQLite stores."""
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from lichen.encoding.canonical import DEPTH_MAX, INTEGER_MAX, _is_plain, canonical_json, parse_canonical
+from lichen.encoding.canonical import (
+    DEPTH_MAX,
+    INTEGER_MAX,
+    _NotPlain,
+    _plain,
+    canonical_json,
+    parse_canonical,
+)
 from lichen.errors import EncodingError
 
 
@@ -144,6 +151,9 @@ def test_every_other_spelling_is_refused(data: bytes) -> None:
 
 
 def test_the_fast_path_is_taken_for_a_usual_record_and_not_where_it_would_differ() -> None:
-    assert _is_plain({"a": [1, 2.5, "x", None, True, {"b": ("y",)}]}, DEPTH_MAX)
-    for value in (1.0, 1e-5, float("nan"), INTEGER_MAX + 1, {"\u20ac": 1}, {1: 1}):
-        assert not _is_plain(value, DEPTH_MAX)
+    usual = {"a": [1, 2.5, "x", None, True, {"b": ("y", 4.0)}]}
+    assert _plain(usual, DEPTH_MAX) == {"a": [1, 2.5, "x", None, True, {"b": ["y", 4]}]}
+    assert type(_plain(usual, DEPTH_MAX)["a"][5]["b"][1]) is int
+    for value in (1e-5, float("nan"), 1e16, INTEGER_MAX + 1, {"\u20ac": 1}, {1: 1}):
+        with pytest.raises(_NotPlain):
+            _plain(value, DEPTH_MAX)

@@ -164,10 +164,10 @@ def test_an_interrupted_append_never_happened(site, ledger, monkeypatch):
         raise KeyboardInterrupt
 
     entry = site.entry(ledger)
-    for station in ("insert_entry", "put_checkpoint"):
+    for station in ("insert_entry", "flush"):
         monkeypatch.setattr(ledger._log.tables, station, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            ledger.append(entry, seal=station == "put_checkpoint")
+            ledger.append(entry, seal=station == "flush")
         monkeypatch.undo()
         assert ledger.size == 2
         assert ledger.find_payload(hashlib.sha256(entry.payload).digest()) is None

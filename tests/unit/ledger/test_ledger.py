@@ -10,6 +10,7 @@ from lichen.encoding.base import b64u
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import (
+    EncodingError,
     FormatVersionError,
     KeyFileError,
     NotALedgerError,
@@ -392,3 +393,45 @@ class TestOpening:
         assert ledger.connection.execute("SELECT count(*) FROM entries").fetchone() == (2,)
         with pytest.raises(Exception, match="readonly"):
             ledger.connection.execute("DELETE FROM entries")
+
+
+class TestManyOwnRecords:
+    def test_each_gets_its_index_or_its_reason(self, site, ledger):
+        statements = [site.run(ledger), site.run(ledger, status="slept"), site.run(ledger)]
+        first, refused, last = ledger.append_all_signed(statements, site.alice, seal=True)
+        assert (first.index, last.index) == (2, 3)
+        assert refused.rule == "registry.schema"
+        assert [ledger.entry(index).payload for index in (2, 3)] == [
+            statements[0].to_bytes(),
+            statements[2].to_bytes(),
+        ]
+        verify_receipt(ledger.receipt(3), site.log_key.public, ledger.origin)
+
+    def test_contracts_see_what_an_auditor_will_read(self, site, ledger):
+        """Tuples are written as lists and 2.0 as 2, and judged as such."""
+        said = site.run(ledger, metrics={"accuracy": 2.0}, data=(b64u(b"d" * 32),), exit_status=0)
+        assert ledger.append_signed(said, site.alice).index == 2
+        assert b'"accuracy":2}' in ledger.entry(2).payload
+
+    @pytest.mark.parametrize("apart", [1, 300])
+    def test_a_record_that_comes_twice_in_one_batch_counts_once(self, site, ledger, apart):
+        """Also when a hash tile became full in between, so that the digest of the first lies in the table already."""
+        statements = [site.run(ledger) for _ in range(apart)]
+        *kept, again = ledger.append_all_signed([*statements, statements[0]], site.alice)
+        assert [result.index for result in kept] == list(range(2, 2 + apart))
+        assert (again.rule, "as entry 2" in again.message) == ("ledger.duplicate", True)
+        later = ledger.append_all_signed([site.run(ledger), statements[0]], site.alice)
+        assert later[1].rule == "ledger.duplicate"
+
+    def test_a_record_may_refer_to_one_of_the_same_batch(self, site, ledger):
+        statements = [
+            site.run(ledger),
+            ledger.statement("flag", [Subject("x", bytes(32))], {"of": 2, "error": "wrong"}, member="alice"),
+        ]
+        assert [each.index for each in ledger.append_all_signed(statements, site.alice)] == [2, 3]
+
+    def test_one_that_json_cannot_say_stops_them_all(self, site, ledger):
+        said = site.run(ledger, metrics={"accuracy": float("nan")})
+        with pytest.raises(EncodingError):
+            ledger.append_all_signed([site.run(ledger), said], site.alice)
+        assert ledger.size == 2
