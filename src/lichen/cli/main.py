@@ -1,7 +1,7 @@
 """`lichen`: the door. The front page is shown at once; everything else goes through the table of commands.
 
-Rule upheld: nothing is imported before it is known to be needed, since the help of a command line is what people wait
-for most often.
+Rules upheld: nothing is imported before it is known to be needed, since the help of a command line is what people wait
+for most often; and nothing is imported from the project in whose directory Lichen was called.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: Words after `lichen`; those of the process when None.
     """
+    if arguments is None:
+        from lichen.cli.own_path import leave_projects_out
+
+        leave_projects_out(__file__.rpartition("/cli/")[0])
     words = sys.argv[1:] if arguments is None else arguments
     if words in ([], ["--help"], ["-h"]) and not _wants_completion():
         from lichen.cli.front_page import front_page

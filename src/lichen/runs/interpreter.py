@@ -131,8 +131,9 @@ def _this_interpreter() -> Interpreter:
 
 def _own_path() -> list[str]:
     """Return this process's ``sys.path`` without what the user's PYTHONPATH added."""
-    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return [entry for entry in sys.path if entry and entry not in added]
+    added = os.environ.get("PYTHONPATH", "")
+    places = {os.path.abspath(entry) for entry in added.split(os.pathsep)} if added else set()  # noqa: PTH100 - links stay
+    return [entry for entry in sys.path if entry and os.path.abspath(entry) not in places]  # noqa: PTH100
 
 
 def _user_site() -> list[str]:

@@ -127,10 +127,13 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
         if rank is not None:
             result = _answer_rank(workspace, request, command, surroundings, narrator, rank, parent)
         else:
+            size = _size(workspace)
             taken = (
                 None if request.rerun else _try_ledger(workspace, request, command, surroundings, narrator)
             )
-            result = taken or _run_alone(workspace, request, command, surroundings, narrator, stdin, parent)
+            result = taken or _run_alone(
+                workspace, request, command, surroundings, narrator, stdin, parent, size
+            )
     finally:
         if stdin is not None:
             stdin.close()
@@ -140,6 +143,14 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
 
         leave_note(surrounding, NestedRun(f"run-{os.getpid()}", result.status, result.record, energy))
     return result
+
+
+def _size(workspace: Workspace) -> int:
+    """Return the count of entries; -1 when the ledger cannot be asked, which the look-up will say."""
+    try:
+        return workspace.ledger.size
+    except LichenError:
+        return -1
 
 
 def _answer_rank(
@@ -282,8 +293,12 @@ def _run_alone(
     narrator: Narrator,
     stdin: IO[bytes] | None,
     parent: str | None,
+    asked_at_size: int,
 ) -> RunResult:
-    """Run under the lease for this request, so that equal work at the same time is done once."""
+    """Run under the lease for this request, so that equal work at the same time is done once.
+
+    The ledger is asked again when it has grown since it was asked: who held the lease may have ended in between.
+    """
     from lichen.runs.lease import Lease
     from lichen.runs.train import train
 
@@ -292,7 +307,7 @@ def _run_alone(
         return train(workspace, request, command, surroundings, narrator, stdin=descriptor, parent=parent)
     lease = Lease(workspace.directory / "leases", _lease_key(workspace, command, surroundings))
     with lease.acquire(on_wait=narrator.waiting, timeout_seconds=request.wait_seconds_max) as held:
-        if held.waited:
+        if not request.rerun and (held.waited or _size(workspace) != asked_at_size):
             fresh = surroundings.afresh()
             result = _try_ledger(workspace, request, command, fresh, narrator, tell=False)
             if result is not None:

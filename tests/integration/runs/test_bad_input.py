@@ -387,14 +387,32 @@ def test_an_interrupted_run_is_recorded_as_such_and_answers_nothing(person: Pers
     sound(person)
 
 
+UNTIL_TOLD = """\
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+print(os.getpid(), flush=True)
+signal.sigwait({signal.SIGUSR1})
+open("model.out", "w").write("w")
+"""
+
+
 @pytest.mark.slow
 def test_two_runs_of_the_same_work_at_once_train_once(person: Person) -> None:
-    first = start_slow(person, 2)
-    told = person.run(*TRAIN)
-    _, said = first.communicate(timeout=60)
-    assert "recorded as entry" in said
-    assert told["status"] == "hit"
-    assert "equal work is in progress" in person.told
+    person.write("train.py", UNTIL_TOLD)
+    first = person.start("run", *TRAIN)
+    assert first.stdout is not None
+    worker = int(first.stdout.readline())
+    second = person.start("run", "--report", str(person.ledger / "second.json"), *TRAIN)
+    assert second.stderr is not None
+    told = ""
+    while "equal work is in progress" not in told:
+        line = second.stderr.readline()
+        assert line, told
+        told += line
+    os.kill(worker, signal.SIGUSR1)
+    assert "recorded as entry" in first.communicate(timeout=120)[1]
+    assert "answered from entry" in second.communicate(timeout=120)[1]
+    assert json.loads((person.ledger / "second.json").read_text())["status"] == "hit"
 
 
 def test_a_reader_who_leaves_early_does_not_make_an_answer_run_again(person: Person) -> None:
