@@ -30,6 +30,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "monitor": ("monitor", "Compare what witnesses saw of a ledger."),
         "log": ("log", "List the entries of the ledger."),
     },
+    "Keep and leave": {
+        "archive": ("archive", "Write everything to files that anybody can check."),
+        "restore": ("archive", "Make a ledger of an archive again."),
+        "backup": ("archive", "Copy the ledger file while it is in use."),
+    },
     "Set up": {
         "init": ("init", "Start a ledger here."),
         "serve": ("serve", "Serve this ledger to a team."),

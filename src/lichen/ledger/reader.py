@@ -159,6 +159,21 @@ class LedgerReader:
         with self._reading():
             return self._answers.checkpoint()
 
+    def checkpoint_behind(self, index: int) -> str:
+        """The checkpoint that stands behind a seal: a signed note.
+
+        Args:
+            index: Index of the seal.
+
+        Raises:
+            NotFoundError: No seal stands there.
+        """
+        with self._reading():
+            row = self._log.tables.seal_at(index)
+            if row is None:
+                raise NotFoundError(f"entry {index} is not a seal, so no checkpoint stands behind it")
+            return self._answers.checkpoint(row)
+
     def receipt(self, index: int) -> Receipt:
         """Proof, for anyone and offline, that an entry stands at an index.
 

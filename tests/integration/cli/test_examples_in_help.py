@@ -65,6 +65,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shared: Terminal) -> Term
     terminal.type("publish", "model", "model.pkl")
     terminal.type("config", "set", "reuse.trust", "hospital-b")
     (terminal.directory / "run.receipt").write_text(terminal.type("show", "@last", "--receipt").stdout)
+    terminal.type("archive", "kept-archive")
     have_witnessed(terminal)
     return terminal
 

@@ -1,0 +1,1 @@
+"""Leaving Lichen: archives that anybody can check, and the way back."""

@@ -1,0 +1,392 @@
+"""Make a ledger of an archive again, and believe nothing of it on the way.
+
+Every entry goes through the ordinary writing path: signature, key, rules, state, seal. What differs is who signs for the log.
+Its secret key is not in an archive; in its place stands a signer that knows the signatures of the archive, and gives one
+only for the very bytes that it holds for. So the ledger that comes out has the same bytes in every entry and checkpoint,
+or it does not come out.
+
+At the end all files of the archive but README and verifier are made again from the restored ledger and compared.
+
+Rules upheld:
+
+* The ledger's directory gets its name when everything in it is there and was checked.
+* No secret is made: without the log's key put beside it, what was restored is read and not written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from lichen.archive.artefacts import INCLUDED, ArtefactList, ArtefactRow
+from lichen.archive.documents import facts_document, keys_document
+from lichen.archive.log_files import LogFiles
+from lichen.archive.names import (
+    FACTS_NAME,
+    KEYS_NAME,
+    README_NAME,
+    TILE_WIDTH,
+    VERIFIER_NAME,
+    Piece,
+    car_name,
+    pieces,
+)
+from lichen.archive.sources import Earlier, check_listing, read_earlier, read_plain
+from lichen.content.car import import_artefact
+from lichen.content.cid import Cid
+from lichen.content.directory_store import DirectoryStore
+from lichen.content.files import open_regular
+from lichen.encoding.base import b64_decode
+from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, Entry, pre_auth_encoding
+from lichen.encoding.statement import Statement
+from lichen.errors import EncodingError, LichenError, Rejected, StorageError, UsageError, VerificationError
+from lichen.ledger.checkpoint import Checkpoint, open_checkpoint
+from lichen.ledger.genesis import Genesis
+from lichen.ledger.ledger import Ledger
+from lichen.ledger.seal import SEAL_KIND, Seal
+
+if TYPE_CHECKING:
+    from lichen.crypto.keys import PublicKey, SigningKey
+    from lichen.ledger.ports import Contract, View
+    from lichen.ledger.views import Progress
+
+__all__ = ["Restored", "restore"]
+
+BATCH_COUNT: Final = 1_000
+HEAD_LINE_BYTES_MAX: Final = 200
+BUNDLE_BYTES_MAX: Final = 256 * (2 + ENTRY_OVERHEAD_BYTES + PAYLOAD_BYTES_MAX)
+_REMEDY: Final = (
+    "The archive was changed, or was never whole; `verify_ledger.py` in it says where. Fetch another copy."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored.
+
+    Attributes:
+        directory: The ledger's directory.
+        ledger_id: 64 hexadecimal digits.
+        size: Entries.
+        root: Root over them, hexadecimal; the archive's.
+        access: ``private`` or ``public``.
+        artefact_count: Artefacts put into the store.
+        missing_count: Artefacts that the archive does not hold.
+    """
+
+    directory: Path
+    ledger_id: str
+    size: int
+    root: str
+    access: str
+    artefact_count: int
+    missing_count: int
+
+
+class RecordedSigner:
+    """Stands for the log's key: gives the archived signature of what it is asked to sign, after checking it.
+
+    Args:
+        public: The log's public key.
+    """
+
+    def __init__(self, public: PublicKey) -> None:
+        self.public = public
+        self._signatures: dict[bytes, bytes] = {}
+
+    def knows(self, message: bytes, signature: bytes) -> None:
+        """Learn a signature."""
+        self._signatures[hashlib.sha256(message).digest()] = signature
+
+    def sign(self, message: bytes) -> bytes:
+        """Give the signature of a message.
+
+        Raises:
+            VerificationError: The archive has none that holds for it.
+        """
+        signature = self._signatures.pop(hashlib.sha256(message).digest(), None)
+        if signature is None:
+            raise VerificationError(
+                "the log never signed what its entries lead to: a root, a time or a height in the archive is wrong",
+                remedy=_REMEDY,
+            )
+        self.public.verify(message, signature)
+        return signature
+
+
+def restore(
+    archive: Path,
+    directory: Path,
+    contracts: Sequence[Contract],
+    views: Sequence[View] = (),
+    *,
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore a ledger and its artefacts.
+
+    Args:
+        archive: Directory of the archive.
+        directory: Directory to make.
+        contracts: Contracts this program has.
+        views: Query tables to fill.
+        progress: Told how many entries are done.
+
+    Returns:
+        What was restored.
+
+    Raises:
+        UsageError: No archive, or something is in the way.
+        EncodingError: The archive is malformed.
+        VerificationError: It does not hold.
+        FormatVersionError: A newer Lichen wrote it.
+        StorageError: Disk full, or not writable. The directory is not there then.
+    """
+    archive, directory = archive.absolute(), directory.absolute()
+    if directory.is_symlink() or (
+        directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    ):
+        raise UsageError(f"{directory} is there already and not empty", remedy="Name a new directory.")
+    source = read_earlier(archive)
+    check_listing(archive, source.digests)
+    staging = directory.parent / f".{directory.name}.partial"
+    try:
+        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in staging.glob("ledger.sqlite*"):
+            left.unlink()
+        restored = _Restoring(source, staging, progress).run(contracts, views)
+        count = _restore_artefacts(source, DirectoryStore(staging / "store"))
+        (staging / ".gitignore").write_text("*\n", encoding="ascii")
+        staging.rename(directory)
+    except OSError as error:
+        raise StorageError(
+            f"cannot restore into {directory}: {error.strerror}",
+            remedy="Make room or mend permissions, and type the same again.",
+        ) from error
+    except LichenError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    missing = sum(row.status != INCLUDED for row in source.artefacts.rows.values())
+    return Restored(
+        directory,
+        restored.id,
+        source.head.tree_size,
+        source.head.root.hex(),
+        restored.access,
+        count,
+        missing,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Which ledger came out."""
+
+    id: str
+    access: str
+
+
+class _Restoring:
+    """One archive becoming a ledger."""
+
+    def __init__(self, source: Earlier, directory: Path, progress: Progress | None) -> None:
+        self._source = source
+        self._directory = directory
+        self._progress = progress
+        self._size = source.head.tree_size
+        self._time_ms = 0
+        self._heads_name = ""
+        self._heads: dict[str, list[str]] = {}
+
+    def run(self, contracts: Sequence[Contract], views: Sequence[View]) -> _Identity:
+        """Replay every block, then compare."""
+        entries = self._entries()
+        first = Entry.from_bytes(next(entries, b""))
+        genesis = Genesis.from_entry(first)
+        signer = RecordedSigner(genesis.log_key)
+        signer.knows(pre_auth_encoding(first.payload), first.signature)
+        self._learn_seal(signer, Entry.from_bytes(next(entries, b"")), 1)
+        with Ledger.create(
+            self._directory,
+            genesis,
+            cast("SigningKey", signer),
+            contracts,
+            views,
+            now_ms=lambda: self._time_ms,
+        ) as ledger:
+            self._check_id(ledger)
+            self._replay(ledger, signer, entries)
+            self._compare(ledger)
+            return _Identity(ledger.id, genesis.access)
+
+    def _check_id(self, ledger: Ledger) -> None:
+        if ledger.origin != self._source.head.origin:
+            raise VerificationError(
+                "the checkpoint of the archive is of another ledger than its entries",
+                expected=self._source.head.origin,
+                calculated=ledger.origin,
+                remedy=_REMEDY,
+            )
+
+    def _replay(self, ledger: Ledger, signer: RecordedSigner, entries: Iterator[bytes]) -> None:
+        """Append block by block; the last entry is a seal."""
+        waiting: list[Entry] = []
+        is_split = ledger.genesis.sealing.slot_ms > 0
+        for index, data in enumerate(entries, 2):
+            entry = Entry.from_bytes(data)
+            if Statement.from_bytes(entry.payload).kind == SEAL_KIND:
+                self._learn_seal(signer, entry, index)
+                self._append(ledger, waiting, seal=True)
+                if ledger.size != index + 1:
+                    raise VerificationError(f"the seal at entry {index} closes no block", remedy=_REMEDY)
+                waiting = []
+                continue
+            waiting.append(entry)
+            if is_split and len(waiting) == BATCH_COUNT:
+                self._append(ledger, waiting, seal=False)
+                waiting = []
+            if self._progress is not None and index % 500 == 0:
+                self._progress(index, self._size)
+        if waiting:
+            raise VerificationError("the last entry of the archive is not a seal", remedy=_REMEDY)
+
+    def _append(self, ledger: Ledger, entries: list[Entry], *, seal: bool) -> None:
+        start = ledger.size
+        for offset, result in enumerate(ledger.append_many(entries, seal=seal)):
+            if isinstance(result, Rejected):
+                raise VerificationError(
+                    f"entry {start + offset} does not hold: {result.message} ({result.rule})", remedy=_REMEDY
+                )
+        if not seal:
+            return
+        last = ledger.last_seal
+        if last.time_unix_ms != self._time_ms:
+            raise VerificationError(f"the time of the seal at entry {last.tree_size} falls", remedy=_REMEDY)
+
+    def _learn_seal(self, signer: RecordedSigner, entry: Entry, index: int) -> None:
+        """Make ready for sealing as it was sealed: the seal's signature, its time, the checkpoint's signature."""
+        seal = Seal.from_statement(Statement.from_bytes(entry.payload))
+        if seal.tree_size != index or entry.key_id != signer.public.key_id:
+            raise VerificationError(
+                f"the seal at entry {index} is not one that this log makes there", remedy=_REMEDY
+            )
+        self._time_ms = seal.time_unix_ms
+        signer.knows(pre_auth_encoding(entry.payload), entry.signature)
+        size, root, signature = self._head_of(index)
+        if size != index + 1:
+            raise VerificationError(
+                f"the checkpoint behind the seal at entry {index} is missing", remedy=_REMEDY
+            )
+        signer.knows(Checkpoint(self._source.head.origin, size, root).body().encode(), signature)
+
+    def _head_of(self, index: int) -> tuple[int, bytes, bytes]:
+        """The checkpoint behind a seal, as the archive has it: size (0 when it has none), root, signature."""
+        number = index // TILE_WIDTH
+        name = Piece(number, min(TILE_WIDTH, self._size - number * TILE_WIDTH)).name("checkpoints")
+        if name != self._heads_name:
+            text = self._read(name, TILE_WIDTH * HEAD_LINE_BYTES_MAX).decode("ascii", "replace")
+            lines = [line.split(" ") for line in text.splitlines()]
+            self._heads_name, self._heads = name, {line[0]: line[1:] for line in lines}
+        found = self._heads.get(str(index + 1), [])
+        if len(found) != 2:
+            return 0, bytes(32), b""
+        return index + 1, b64_decode(found[0], 32), b64_decode(found[1], 64)
+
+    def _entries(self) -> Iterator[bytes]:
+        """Compact entries, in order."""
+        for piece in pieces(self._size):
+            name = piece.name("tile/entries")
+            data, at, count = self._read(name, BUNDLE_BYTES_MAX), 0, 0
+            while at < len(data):
+                end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+                if end > len(data):
+                    raise EncodingError(f"{name} is cut short", remedy=_REMEDY)
+                yield data[at + 2 : end]
+                at, count = end, count + 1
+            if count != piece.width:
+                raise EncodingError(f"{name} holds {count} entries, not {piece.width}", remedy=_REMEDY)
+
+    def _read(self, name: str, size_bytes_max: int) -> bytes:
+        """Read a file of the archive and compare it with its digest."""
+        data = read_plain(self._source.directory, name, size_bytes_max)
+        _check_digest(self._source, name, hashlib.sha256(data).digest())
+        return data
+
+    # -- comparing -------------------------------------------------------------------------------------------------
+
+    def _compare(self, ledger: Ledger) -> None:
+        """Make the files of the archive again from the restored ledger, and compare."""
+        source = self._source
+        note = read_plain(source.directory, "checkpoint").decode("utf-8", "replace")
+        open_checkpoint(note, ledger.origin, ledger.genesis.log_key)
+        made: set[str] = set()
+
+        def put(name: str, data: bytes) -> None:
+            _check_digest(source, name, hashlib.sha256(data).digest())
+            self._read(name, max(len(data), 1))
+            made.add(name)
+
+        named = ArtefactList()
+        files = LogFiles(ledger, self._size, put, named)
+        root = files.make()
+        if root != source.head.root:
+            raise VerificationError(
+                "the checkpoint of the archive is not over its entries",
+                expected=source.head.root,
+                calculated=root,
+                remedy=_REMEDY,
+            )
+        put(KEYS_NAME, keys_document(ledger, files.members))
+        put(FACTS_NAME, facts_document(ledger, self._size, source.artefacts.counts()))
+        put("artefacts.jsonl", source.artefacts.to_bytes())
+        _compare_names(named, source.artefacts)
+        cars = {car_name(Cid.parse(row.cid)) for row in _included(source.artefacts)}
+        for name in (README_NAME, VERIFIER_NAME, "checkpoint"):
+            self._read(name, 2**24)
+            made.add(name)
+        if odd := sorted(source.digests.keys() ^ (made | cars)):
+            raise VerificationError(f"{odd[0]} does not belong to an archive of this log", remedy=_REMEDY)
+
+
+def _check_digest(source: Earlier, name: str, digest: bytes) -> None:
+    if source.digests.get(name) != digest:
+        raise VerificationError(
+            f"{name} of {source.directory} is not what it must be",
+            expected=source.digests.get(name),
+            calculated=digest,
+            remedy=_REMEDY,
+        )
+
+
+def _included(artefacts: ArtefactList) -> Iterator[ArtefactRow]:
+    return (row for row in artefacts.rows.values() if row.status == INCLUDED)
+
+
+def _compare_names(named: ArtefactList, listed: ArtefactList) -> None:
+    """Check that the list of artefacts says of each which entry names it first, and names no other."""
+    for cid, row in named.rows.items():
+        if cid not in listed.rows or listed.rows[cid].entry != row.entry:
+            raise VerificationError(f"the list of artefacts is wrong about {cid}", remedy=_REMEDY)
+    for cid, row in listed.rows.items():
+        if row.entry is not None and cid not in named.rows:
+            raise VerificationError(f"no entry names {cid}, as the list of artefacts says", remedy=_REMEDY)
+
+
+def _restore_artefacts(source: Earlier, store: DirectoryStore) -> int:
+    """Put every artefact into the store, after comparing it with what the archive says of it."""
+    count = 0
+    for row in _included(source.artefacts):
+        cid = Cid.parse(row.cid)
+        name = car_name(cid)
+        path = source.directory / name
+        with open_regular(path, follow_symlinks=False), path.open("rb") as file:
+            _check_digest(source, name, hashlib.file_digest(file, "sha256").digest())
+            file.seek(0)
+            names = import_artefact(store, file, expected=cid)
+        if (names.sha256, names.size_bytes) != (row.sha256, row.size_bytes):
+            raise VerificationError(f"{name} is not what the list of artefacts says of it", remedy=_REMEDY)
+        count += 1
+    return count

@@ -1,0 +1,169 @@
+"""Back from an archive: the same bytes, readable at once, writable only with the log's key and never behind the mark."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sample_ledger
+
+from lichen.archive import restore as restoring
+from lichen.archive.restore import RecordedSigner, restore
+from lichen.content.directory_store import DirectoryStore
+from lichen.contracts import default_contracts
+from lichen.errors import KeyFileError, RollbackError, StorageError, UsageError, VerificationError
+from lichen.ledger.audit import audit
+from lichen.ledger.ledger import Ledger
+from lichen.runs.views import default_views
+
+if TYPE_CHECKING:
+    from tests.unit.archive.conftest import Place, Verify
+
+
+def open_at(directory: Path, **options: Any) -> Ledger:
+    return Ledger.open(directory, default_contracts(), default_views(), **options)
+
+
+def test_every_byte_of_the_log_comes_back(written: Place, tmp_path: Path):
+    restored = restore(written.out, tmp_path / "back", default_contracts(), default_views())
+    assert audit(tmp_path / "back", default_contracts()).problem is None
+    with written.open(read_only=True) as one, open_at(tmp_path / "back") as other:
+        entries = [entry.to_bytes() for _, entry in one.entries(0, one.sealed_size)]
+        assert [entry.to_bytes() for _, entry in other.entries()] == entries
+        assert other.checkpoint() == one.checkpoint()
+        assert restored.root == other.root_at(other.size).hex()
+        for index in (1, other.size - 1):
+            assert other.checkpoint_behind(index) == one.checkpoint_behind(index)
+        assert other.receipt(5).to_text() == one.receipt(5).to_text()
+        (runs,) = other.connection.execute("SELECT count(*) FROM view_run").fetchone()
+        assert runs > 10
+
+
+def test_an_archive_of_what_was_restored_is_the_same(written: Place, tmp_path: Path):
+    from lichen.archive.writer import write_archive
+
+    restore(written.out, tmp_path / "back", default_contracts())
+    with open_at(tmp_path / "back") as ledger:
+        write_archive(
+            ledger,
+            tmp_path / "again",
+            store=DirectoryStore(tmp_path / "back" / "store"),
+            named_within=written.named_within,
+        )
+    assert (tmp_path / "again" / "SHA256SUMS").read_bytes() == (written.out / "SHA256SUMS").read_bytes()
+
+
+def test_artefacts_come_back(written: Place, tmp_path: Path):
+    restored = restore(written.out, tmp_path / "back", default_contracts())
+    store = DirectoryStore(tmp_path / "back" / "store")
+    assert set(store.list()) == set(written.store.list())
+    assert restored.artefact_count == len(set(written.store.list()))
+    assert restored.missing_count > 0
+
+
+def test_it_can_be_read_and_not_written(written: Place, tmp_path: Path):
+    restore(written.out, tmp_path / "back", default_contracts())
+    assert not list((tmp_path / "back").glob("*.key"))
+    with open_at(tmp_path / "back") as ledger, pytest.raises(UsageError, match="reading only"):
+        ledger.append_many([])
+    with pytest.raises(KeyFileError, match="not the one of ledger"):
+        open_at(tmp_path / "back", log_key=sample_ledger.ADA)
+
+
+def test_with_the_key_it_goes_on(written: Place, tmp_path: Path, verify: Verify):
+    restore(written.out, tmp_path / "back", default_contracts())
+    with open_at(tmp_path / "back", log_key=sample_ledger.LOG, home=tmp_path / "home") as ledger:
+        said = ledger.statement(
+            "flag", ledger.record(8).statement.subjects, {"of": 8, "error": "later"}, member="ada"
+        )
+        ledger.append_signed(said, sample_ledger.ADA, seal=True)
+    assert audit(tmp_path / "back", default_contracts()).problem is None
+
+
+def test_an_old_archive_is_not_signed_for_again(place: Place, tmp_path: Path):
+    place.write()
+    home = tmp_path / "home"
+    with open_at(place.ledger, log_key=sample_ledger.LOG, home=home) as ledger:
+        said = ledger.statement(
+            "flag", ledger.record(8).statement.subjects, {"of": 8, "error": "later"}, member="ada"
+        )
+        ledger.append_signed(said, sample_ledger.ADA, seal=True)
+    restore(place.out, tmp_path / "back", default_contracts())
+    with open_at(tmp_path / "back", home=home) as ledger:
+        assert ledger.size > 0
+    with pytest.raises(RollbackError, match="older copy") as refused:
+        open_at(tmp_path / "back", log_key=sample_ledger.LOG, home=home)
+    assert "--fork-from" in refused.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["file", "full", "link"])
+def test_what_is_there_is_not_touched(kind: str, written: Place, tmp_path: Path):
+    target = tmp_path / "back"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "full":
+        target.mkdir()
+        (target / "ledger.sqlite").write_text("mine")
+    else:
+        target.symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="not empty"):
+        restore(written.out, target, default_contracts())
+    assert (target / "ledger.sqlite").read_text() == "mine" if kind == "full" else target.exists()
+
+
+def test_a_full_disk_leaves_nothing_under_the_name(
+    written: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr(restoring, "_restore_artefacts", full)
+        restore(written.out, tmp_path / "back", default_contracts())
+    assert not (tmp_path / "back").exists()
+    restore(written.out, tmp_path / "back", default_contracts())
+    assert audit(tmp_path / "back", default_contracts()).problem is None
+
+
+def test_the_signer_signs_nothing_but_what_was_signed():
+    message = b"a checkpoint"
+    signer = RecordedSigner(sample_ledger.LOG.public)
+    with pytest.raises(VerificationError, match="never signed"):
+        signer.sign(message)
+    signer.knows(message, sample_ledger.LOG.sign(message))
+    assert signer.sign(message) == sample_ledger.LOG.sign(message)
+    signer.knows(message, sample_ledger.ADA.sign(message))
+    with pytest.raises(VerificationError, match="does not hold"):
+        signer.sign(message)
+
+
+def test_a_log_signed_by_somebody_who_cheats_is_refused(
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verify: Verify,
+    restore_error: Callable[..., Any],
+):
+    """The holder of the log's key seals a state in which one run was never recorded."""
+    from lichen.ledger.log_file import LogFile
+
+    honest = LogFile.add_writes
+
+    def forgetful(self: LogFile, writes: dict[bytes, bytes | None]) -> None:
+        honest(self, {} if self.size == 30 else writes)
+
+    shutil.rmtree(place.ledger)
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "add_writes", forgetful)
+        sample_ledger.make_sample(place.ledger, run_count=30)
+    with place.open() as ledger:
+        ledger.seal(force=True)
+    place.write(artefacts=False)
+    status, answer = verify(place.out)
+    assert status == 1
+    assert "state root" in answer["why"]
+    assert "never signed" in restore_error(place.out).message
