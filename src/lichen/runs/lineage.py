@@ -1,7 +1,8 @@
 """Where a result comes from and what came of it: data -> run -> model -> evaluation, and one run's output as another's input.
 
 Edges follow content, not names: a run that read a file with the digest of another run's output descends from that run.
-Data that no entry published stands as a node of its own, so that every origin is shown.
+Data that no entry published stands as a node of its own, so that every origin is shown. An entry tells the largest few files
+that its run read; the others stand in its manifest, which is read where it is at hand. Where it is not, that is said.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
-from lichen.runs.record import data_key
+from lichen.runs.record import DATA_INLINE_MAX, data_key
 from lichen.runs.reference import resolve
 from lichen.runs.show import summary
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Edge", "Graph", "Node", "lineage"]
 
 _NODES_MAX = 2_000
+_MANIFESTS_MAX = 50_000  # looked into for one graph, the newest first; about a millisecond each
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,15 @@ class Graph:
         nodes: By key.
         edges: Child to parent.
         truncated: Whether the bound on nodes or depth cut something off.
+        unread_run_count: Runs that read more files than their entries tell and whose manifests are not at hand: any of them
+            may have come of what is shown.
     """
 
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     truncated: bool = False
+    unread_run_count: int = 0
 
     def parents(self, key: str) -> list[tuple[str, str]]:
         """Return (parent, relation) of a node."""
@@ -92,6 +97,7 @@ class Graph:
             "nodes": [node.__dict__ for node in self.nodes.values()],
             "edges": [edge.__dict__ for edge in self.edges],
             "truncated": self.truncated,
+            "unread_run_count": self.unread_run_count,
         }
 
     def to_text(self) -> str:
@@ -103,6 +109,11 @@ class Graph:
                 self._branch(self.root, step, "  ", {self.root}, lines)
         if self.truncated:
             lines.append("  … more was cut off; raise --depth")
+        if self.unread_run_count:
+            runs = "1 run" if self.unread_run_count == 1 else f"{self.unread_run_count:,} runs"
+            lines.append(
+                f"  {runs} read more files than the ledger tells, and the lists are not in the store: some may belong here"
+            )
         return "\n".join(lines)
 
     def _branch(self, key: str, step: Any, indent: str, above: set[str], lines: list[str]) -> None:
@@ -277,11 +288,36 @@ class _Walker:
                     (digest,),
                 )
             ]
-        for other, relation in rows:
+            rows += [(reader, "used") for reader in self._further_readers.get(digest, ())]
+        for other, relation in dict.fromkeys(rows):
             if other != index:
                 key = self.add_entry(int(other))
                 found.append((key, Edge(key, parent, relation)))
         return found
+
+    @cached_property
+    def _further_readers(self) -> dict[bytes, list[int]]:
+        """Runs by keyed digest of what they read beyond what their entries tell; read once, from their manifests."""
+        readers: dict[bytes, list[int]] = {}
+        rows = self.workspace.ledger.connection.execute(
+            "SELECT view_run.idx, view_run.manifest FROM view_run JOIN (SELECT idx, COUNT(*) AS told FROM view_work "
+            "WHERE metric_id = 0 GROUP BY idx) AS work ON work.idx = view_run.idx WHERE told >= ?1 ORDER BY view_run.idx DESC",
+            (DATA_INLINE_MAX,),
+        ).fetchall()
+        for place, (index, cid) in enumerate(rows):
+            if place >= _MANIFESTS_MAX:
+                self.graph.unread_run_count += len(rows) - place
+                break
+            try:
+                manifest = self.workspace.manifest(cid)
+            except LichenError:
+                self.graph.unread_run_count += 1
+                continue
+            for text in manifest.data.values():
+                readers.setdefault(data_key(b64u_decode(text), self.workspace.group_key), []).append(
+                    int(index)
+                )
+        return readers
 
     def mark_suspects(self) -> None:
         """Mark everything that descends from flagged entries in the graph."""

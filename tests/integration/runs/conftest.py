@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ import pytest
 
 LICHEN = (sys.executable, "-m", "lichen")
 PATIENCE_SECONDS = 120
+
+PR_CAPBSET_DROP = 24
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 
 class Person:
@@ -36,6 +40,11 @@ class Person:
         self.member = member
         self.variables: dict[str, str | None] = {}
         self.output = self.told = ""
+        self._bound = False
+
+    def without_privileges(self) -> None:
+        """From now on permissions bind this person, even when the tests run as root."""
+        self._bound = os.geteuid() == 0
 
     @property
     def ledger(self) -> Path:
@@ -70,6 +79,7 @@ class Person:
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "text": True,
+            **({"preexec_fn": _lose_privileges} if self._bound else {}),
             **options,
         }
         return subprocess.Popen([*LICHEN, *words], cwd=self.directory, env=self.environment, **options)
@@ -107,6 +117,14 @@ class Person:
         other.type("key", "make")
         self.type("key", "admit", member, other.type("key", "show", "--public").strip())
         return other
+
+
+def _lose_privileges() -> None:
+    """Between fork and exec: let what is started next be bound by permissions, as root seldom is."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "root may not give its capabilities away here")
 
 
 @pytest.fixture

@@ -151,3 +151,31 @@ def test_drawings_for_other_programs_hold_every_node_and_edge(clinic: Clinic) ->
     quoted = lineage(clinic.workspace(), str(clinic.root / "x.csv"))
     assert '"hello"' not in quoted.to_mermaid()
     assert '\\"hello\\"' in quoted.to_graphviz()
+
+
+@BOTH
+def test_small_files_among_many_lead_on_too(clinic: Clinic) -> None:
+    for number in range(7):
+        clinic.write(f"part{number}.csv", f"{number}," * (number + 1))
+    small = publish(clinic.workspace(), "data", clinic.root / "part0.csv", title="the smallest").index
+    large = publish(clinic.workspace(), "data", clinic.root / "part6.csv", title="the largest").index
+    made = clinic.run(reads=[f"part{number}.csv" for number in range(7)], writes={"model.bin": "w"})
+    for data in (small, large):
+        graph = lineage(clinic.workspace(), str(data))
+        assert edges(graph) >= {(str(made.record), str(data), "used")}
+        assert len(edges(graph)) == len(graph.edges), "an edge is drawn once"
+        assert graph.unread_run_count == 0
+
+
+@BOTH
+def test_where_a_list_is_not_at_hand_that_is_said(clinic: Clinic) -> None:
+    for number in range(7):
+        clinic.write(f"part{number}.csv", f"{number}," * (number + 1))
+    small = publish(clinic.workspace(), "data", clinic.root / "part0.csv", title="the smallest").index
+    made = clinic.run(reads=[f"part{number}.csv" for number in range(7)], writes={"model.bin": "w"})
+    assert made.manifest_cid is not None
+    clinic.workspace().store.delete(Cid.parse(made.manifest_cid))
+    graph = lineage(clinic.open(), str(small))
+    assert edges(graph) == set()
+    assert graph.unread_run_count == graph.to_json()["unread_run_count"] == 1
+    assert "1 run read more files than the ledger tells" in graph.to_text()
