@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lichen.crypto.note import NoteKey
+from lichen.crypto.note import NoteKey, SignedNote
 
 if TYPE_CHECKING:
     from tests.integration.witness.conftest import WitnessProcess
@@ -124,6 +126,43 @@ def test_witnesses_that_are_away_hold_nothing_up_and_catch_up_later(
     (ada.directory / "a.receipt").write_text(ada.type("show", "4", "--receipt"))
     assert ada.told("verify", "a.receipt", "--policy", "witness.policy")["state"] == "witnessed"
     assert first.ask("GET", "/")[0] == 200
+
+
+def test_a_served_ledger_asks_its_witnesses_by_itself(
+    tmp_path: Path, make_witness: Callable[..., WitnessProcess]
+) -> None:
+    (tmp_path / "clinic").mkdir()
+    ada = Person(tmp_path / "clinic", tmp_path / "home")
+    ada.type("init", "--public")
+    [witness] = witnesses_of(ada, make_witness, 1, "all")
+    ada.type("witness", "use", "witness.policy")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "lichen", "serve", "--port", "0"],
+        cwd=ada.directory,
+        env={**os.environ, "LICHEN_HOME": str(ada.home), "LICHEN_MEMBER": "ada"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline().rpartition(":")[2])
+        waited = threading.Event()
+        text = ""
+        while "— witness.example/w1 " not in text:  # the test's own time limit ends this
+            waited.wait(0.2)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/checkpoint")
+            text = connection.getresponse().read().decode()
+            connection.close()
+        assert SignedNote.from_text(text).cosigned_at(witness.policy_witness.key) > 0
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stdout.close()
+    (ada.directory / "a.receipt").write_text(ada.type("show", "0", "--receipt"))
+    assert ada.told("verify", "a.receipt", "--policy", "witness.policy")["state"] == "witnessed"
 
 
 def test_a_policy_whose_quorums_do_not_meet_is_refused_wherever_it_is_used(

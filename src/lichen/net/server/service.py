@@ -16,12 +16,14 @@ from lichen.content.directory_store import DirectoryStore
 from lichen.contracts import default_contracts
 from lichen.crypto.hashes import sha256
 from lichen.ledger.checkpoint import parse_checkpoint
+from lichen.ledger.cosigned import CosignedCheckpoints
 from lichen.ledger.ledger import Ledger
 from lichen.net.server.access import Access
 from lichen.net.server.committer import Committer
 from lichen.net.server.limits import Buckets
 from lichen.net.server.metrics import Metrics
 from lichen.net.server.settings import ServerSettings
+from lichen.net.witness.collector import Collector
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import SigningKey
@@ -73,8 +75,14 @@ class Publisher:
         with self._lock:
             now = self._clock()
             if self._shown is None or now - self._at >= self._seconds:
-                self._shown, self._at = Published(self._reader.checkpoint()), now
+                self._shown, self._at = Published(self._with_cosignatures(self._reader.checkpoint())), now
             return self._shown
+
+    def _with_cosignatures(self, checkpoint: str) -> str:
+        """Return a checkpoint with what witnesses have added to it so far."""
+        head, note = parse_checkpoint(checkpoint)
+        cosigned = CosignedCheckpoints(self._reader.directory).read(head.tree_size)
+        return checkpoint if cosigned is None or cosigned.text != note.text else cosigned.to_text()
 
 
 class Service:
@@ -122,6 +130,7 @@ class Service:
         self.records = Buckets(self.settings.records_per_second, self.settings.records_burst, rising_clock)
         self.is_draining = False
         self._committer: Committer | None = None
+        self._collector = Collector(self.reader, poll_seconds=self.settings.witness_poll_seconds)
         self._add_gauges(clock)
 
     @property
@@ -140,12 +149,14 @@ class Service:
         """Start the writer; inside the event loop that answers requests."""
         loop = asyncio.get_running_loop()
         self._committer = Committer(self.ledger, self.settings.waiting_max, loop, self.metrics)
+        self._collector.start()
 
     def close(self) -> None:
         """Append what waits, seal, and let go of the ledger; blocks until that is durable."""
         self.is_draining = True
         if self._committer is not None:
             self._committer.close()
+        self._collector.close()
         self.reader.close()
         self.ledger.close()
 

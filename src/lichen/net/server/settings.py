@@ -30,6 +30,7 @@ class ServerSettings:
         body_seconds: Time between two pieces of a body, either way; a record must be whole after so long.
         shutdown_seconds: Time that requests under way have to end after the server was told to stop.
         publish_seconds: Least time between two published checkpoints.
+        witness_poll_seconds: How often to look for a checkpoint that witnesses have not been asked about.
     """
 
     artefact_bytes_max: int = 2**30
@@ -43,6 +44,7 @@ class ServerSettings:
     body_seconds: float = 20.0
     shutdown_seconds: float = 20.0
     publish_seconds: float = 1.0
+    witness_poll_seconds: float = 2.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

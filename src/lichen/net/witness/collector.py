@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,59 +134,72 @@ def collect_cosignatures(
 class Collector:
     """Collects in the background, for as long as a ledger is served.
 
-    Each time it is woken it reads the policy and asks the witnesses about the newest checkpoint, once. Several calls while
-    it is busy are one.
+    It looks every few seconds for a newer checkpoint and asks the witnesses about it, once; those that were away are asked
+    again after a while. Without a policy beside the ledger it does nothing but look for one.
 
     Args:
         ledger: An open ledger of its own: the collector reads it from its thread.
-        retry_seconds: After how long witnesses that were away are asked again, without a call.
+        poll_seconds: How often to look.
+        retry_seconds: After how long witnesses that were away are asked again about the same checkpoint.
         on_collected: Told what came of it, in the collector's thread.
+        clock: Seconds, never set back.
     """
 
     def __init__(
         self,
         ledger: LedgerReader,
         *,
+        poll_seconds: float = 2.0,
         retry_seconds: float = 60.0,
         on_collected: Callable[[Collected], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
+        self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._on_collected = on_collected
-        self._wake = threading.Event()
+        self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="cosignatures", daemon=True)
+        self._asked_size = -1
+        self._asked_at = 0.0
+        self._is_complete = False
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
-        self.wake()
-
-    def wake(self) -> None:
-        """There may be a new checkpoint; returns at once."""
-        self._wake.set()
 
     def close(self) -> None:
         """Stop, after what is under way; a question lasts no longer than its timeout."""
         self._stop.set()
-        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
+    def look(self) -> Collected | None:
+        """Look once: ask the witnesses when there is something to ask; None when there is not."""
+        policy = read_ledger_policy(self._ledger.directory)
+        if policy is None:
+            return None
+        size, now = self._ledger.sealed_size, self._clock()
+        if size == self._asked_size and (self._is_complete or now - self._asked_at < self._retry_seconds):
+            return None
+        self._asked_size, self._asked_at, self._is_complete = size, now, False
+        collected = collect_cosignatures(self._ledger, policy)
+        self._asked_size = collected.tree_size
+        self._is_complete = all(answer.problem is None for answer in collected.answers)
+        return collected
+
     def _work(self) -> None:
-        while True:
-            self._wake.wait(self._retry_seconds)
-            self._wake.clear()
-            if self._stop.is_set():
-                return
+        while not self._stop.is_set():
             try:
-                policy = read_ledger_policy(self._ledger.directory)
-                if policy is not None:
-                    self._report(collect_cosignatures(self._ledger, policy))
+                collected = self.look()
+                if collected is not None:
+                    self._report(collected)
             except LichenError as error:
                 _LOG.warning("no cosignatures were collected: %s", error.message)
             except Exception:
                 _LOG.exception("collecting cosignatures failed")
+            self._stop.wait(self._poll_seconds)
 
     def _report(self, collected: Collected) -> None:
         for answer in collected.answers:
