@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("report", "Report energy and CO2, ready for a paper."),
         "verify": ("verify", "Verify a receipt, evidence, or the whole ledger."),
         "monitor": ("monitor", "Compare what witnesses saw of a ledger."),
+        "audit": ("audit", "Derive the whole ledger again, and say whether it holds."),
         "log": ("log", "List the entries of the ledger."),
     },
     "Keep and leave": {

@@ -12,7 +12,6 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.ledger.audit import AuditReport
     from lichen.ledger.policy import Policy
     from lichen.ledger.split_view import VerifiedSplitView
     from lichen.runs.verify import ReceiptReport
@@ -134,6 +133,7 @@ def _tell_evidence(invocation: Invocation, found: VerifiedSplitView, source: str
 
 def _verify_ledger(invocation: Invocation, ledger: str | None) -> int:
     """Audit the ledger; a problem is a result, told like one, and the status says that it is there."""
+    from lichen.cli.audit import tell_ledger
     from lichen.errors import VerificationError
     from lichen.runs.verify import verify_ledger
 
@@ -145,36 +145,8 @@ def _verify_ledger(invocation: Invocation, ledger: str | None) -> int:
     if invocation.as_json:
         invocation.output.json(report.to_json())
     else:
-        _tell_audit(invocation, report)
+        tell_ledger(invocation, report)
     return 0 if report.is_sound else VerificationError.exit_status
-
-
-def _tell_audit(invocation: Invocation, report: AuditReport) -> None:
-    from lichen.cli.output import Painted
-    from lichen.cli.sentences import plural
-
-    say = invocation.output.line
-    if report.problem is not None:
-        where = "" if report.problem.index is None else f" at entry {report.problem.index}"
-        say(Painted(f"does not hold{where}: ", "bad"), f"{report.problem.message} ({report.problem.code})")
-        say(f"ledger: {report.path}, {plural(report.size, 'entry')} checked before that")
-        say("keep a copy of it, and go on from a backup: lichen init --fork-from BACKUP")
-        return
-    say(
-        Painted("holds: ", "good"), f"{plural(report.size, 'entry')}, ledger {(report.ledger_id or '')[:16]}…"
-    )
-    kinds = ", ".join(
-        f"{count:,} {kind}" for kind, count in sorted(report.kinds.items(), key=lambda item: -item[1])
-    )
-    say(f"entries: {kinds}; keys in the state: {report.key_count:,}")
-    say(f"signed checkpoint over {plural(report.sealed_size, 'entry')}, root {(report.root or 'none')[:16]}…")
-    if report.discredited:
-        say(
-            f"on record but not believed, since their key was compromised: {plural(len(report.discredited), 'entry')}"
-        )
-    say(
-        "it shows that the ledger is what its entries make of it; whether its authors told the truth, it cannot show"
-    )
 
 
 def _tell_receipt(invocation: Invocation, report: ReceiptReport) -> None:

@@ -216,6 +216,16 @@ class DirectoryStore:
         for cid, _ in self._entries():
             yield cid
 
+    def hash_stored(self, cid: Cid) -> ArtefactHash:
+        """Name the bytes that lie under a name, and change nothing, whatever they are.
+
+        Raises:
+            NotFoundError: The store does not hold the artefact.
+            StorageError: It cannot be read.
+        """
+        with self._object(cid) as (descriptor, _):
+            return hash_stream(fill_from_descriptor(descriptor))
+
     def usage(self) -> StoreUsage:
         """Count what the store holds."""
         count = size = 0

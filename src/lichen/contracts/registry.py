@@ -126,6 +126,11 @@ class Registry:
 
     def check(self, record: Record, state: StateReader) -> None:
         """See `lichen.ledger.ports.Contract.check`."""
+        self.check_form(record)
+        self.check_rules(record, state)
+
+    def check_form(self, record: Record) -> None:
+        """See `lichen.ledger.ports.FormContract.check_form`."""
         if record.statement.version != self.version:
             _reject(
                 "schema", f"{record.kind} records have version {self.version}, not {record.statement.version}"
@@ -136,6 +141,9 @@ class Registry:
         energy = record.predicate.get("energy")
         if energy is not None:
             _check_energy(energy)
+
+    def check_rules(self, record: Record, state: StateReader) -> None:
+        """See `lichen.ledger.ports.FormContract.check_rules`."""
         _CHECKS[record.kind](record, state)
 
     # UPDATE

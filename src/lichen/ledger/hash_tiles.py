@@ -122,6 +122,10 @@ class HashTiles:
         number, offset = divmod(index, TILE_WIDTH)
         return self._tile(0, number)[offset * HASH_BYTES : (offset + 1) * HASH_BYTES] or None
 
+    def stored_tile(self, level: int, number: int) -> bytes:
+        """Hashes of a tile as they are stored, joined; nothing when it is not stored."""
+        return self._tile(level, number)
+
     def read_hashes(self, level: int, start: int, count: int) -> bytes:
         """Neighbouring hashes of one tile, joined.
 

@@ -32,6 +32,7 @@ __all__ = [
     "Authority",
     "BatchView",
     "Contract",
+    "FormContract",
     "Record",
     "StateReader",
     "StateWrite",
@@ -163,6 +164,28 @@ class Contract(Protocol):
         """Say what the record changes; called once, right after `check` passed.
 
         A later write to the same key in the list wins.
+        """
+
+
+@runtime_checkable
+class FormContract(Contract, Protocol):
+    """A contract whose check falls into two parts, the first of which looks at the record alone.
+
+    Whoever checks many records does that part on several processors at once. ``check`` is both, one after the other.
+    """
+
+    def check_form(self, record: Record) -> None:
+        """Check what a record alone shows. Its member and key are not known yet: whatever stands there is a claim.
+
+        Raises:
+            Rejected: With the rule that was broken.
+        """
+
+    def check_rules(self, record: Record, state: StateReader) -> None:
+        """Check the rest, of a record whose form holds.
+
+        Raises:
+            Rejected: With the rule that was broken.
         """
 
 

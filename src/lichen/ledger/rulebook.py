@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from lichen.errors import EncodingError, FormatVersionError, UsageError
 from lichen.ledger.genesis import GENESIS_KIND, Genesis
-from lichen.ledger.ports import Authority, Contract, Record, StateReader
+from lichen.ledger.ports import Authority, Contract, FormContract, Record, StateReader
 from lichen.ledger.seal import SEAL_KIND
 from lichen.ledger.state_map import check_write, state_key
 
@@ -64,18 +64,29 @@ class Rulebook:
                         f"the contracts {self._by_kind[kind].name!r} and {contract.name!r} both rule {kind!r}"
                     )
                 self._by_kind[kind] = contract
+        self._forms = {
+            kind: contract for kind, contract in self._by_kind.items() if isinstance(contract, FormContract)
+        }
 
     @property
     def kinds(self) -> frozenset[str]:
         """Kinds of records that can be appended."""
         return frozenset(self._by_kind)
 
-    def judge(self, record: Record, state: StateReader) -> dict[bytes, bytes | None]:
+    @property
+    def in_force(self) -> tuple[Contract, ...]:
+        """The contracts that the genesis names."""
+        return tuple(self._in_force)
+
+    def judge(
+        self, record: Record, state: StateReader, *, is_formed: bool = False
+    ) -> dict[bytes, bytes | None]:
         """Check a record and say what it changes.
 
         Args:
             record: Its kind is one of `kinds`.
             state: State before it.
+            is_formed: Its form was checked before; see `lichen.ledger.ports.FormContract`.
 
         Returns:
             Values by 32-byte state key; None removes the key.
@@ -85,7 +96,10 @@ class Rulebook:
             EncodingError: The contract wants to write what cannot stand in the state; a mistake of the contract.
         """
         contract = self._by_kind[record.kind]
-        contract.check(record, state)
+        if is_formed and record.kind in self._forms:
+            self._forms[record.kind].check_rules(record, state)
+        else:
+            contract.check(record, state)
         return _placed(contract, contract.apply(record, state))
 
     def replay(self, record: Record, state: StateReader) -> dict[bytes, bytes | None]:

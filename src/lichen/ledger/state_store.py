@@ -245,6 +245,29 @@ class StateStore:
             if rows != count:
                 raise damaged(f"{table} has {rows} rows, of which {count} belong to the state")
 
+    def check_undo(self, roots: Mapping[int, bytes], before: bytes) -> None:
+        """Take back the changes of one kept version after the other, and compare roots.
+
+        Args:
+            roots: Root of every version that must be kept, by version, oldest first; derived elsewhere.
+            before: Root before the oldest of them.
+
+        Raises:
+            CorruptLedgerError: Other versions are kept, or what would be taken back does not lead to the version before.
+        """
+        self._refresh()
+        kept = self.versions()
+        if kept != dict(roots):
+            raise damaged(f"the versions kept are {sorted(kept)}, with roots of their own")
+        tree, versions = StateTree(OverlayNodes(self._nodes)), sorted(roots)
+        for version, earlier in zip(reversed(versions), [*reversed(versions[:-1]), None], strict=True):
+            (undo,) = self._connection.execute(
+                "SELECT undo FROM state_versions WHERE version=?", (version,)
+            ).fetchone()
+            tree.apply(dict(_unpacked(undo)).items())
+            if tree.root() != (before if earlier is None else roots[earlier]):
+                raise damaged(f"the changes kept with version {version} do not lead to the one before")
+
     def _refresh(self) -> tuple[int, bytes] | None:
         """Read version and root in the file, and forget what belongs to others."""
         row = self._connection.execute(

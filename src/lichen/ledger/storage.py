@@ -36,7 +36,7 @@ from lichen.ledger.sqlite_errors import SqliteGuard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA_VERSION", "Database"]
+__all__ = ["APPLICATION_ID", "LEDGER_FILE_NAME", "SCHEMA", "SCHEMA_VERSION", "Database"]
 
 LEDGER_FILE_NAME: Final = "ledger.sqlite"
 APPLICATION_ID: Final = 0x4C494348  # "LICH"
@@ -50,7 +50,7 @@ VALUE_BYTES_MAX: Final = (
 HEADER_SIZE_BYTES: Final = 100
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
-_SCHEMA: Final = (
+SCHEMA: Final = (
     # Every entry in its compact form; the index is the row id, so there is no second key. A seal's row also holds root and
     # log signature of the checkpoint behind it: on the page that is written anyway, and before the entry, so that looking
     # for the last seal reads no long rows.
@@ -130,7 +130,7 @@ class Database:
             )
         self.connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         self.connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        for statement in (*_SCHEMA, *more):
+        for statement in (*SCHEMA, *more):
             self.connection.execute(statement)
 
     @classmethod
@@ -157,7 +157,7 @@ class Database:
                 _check_length(path, connection)
                 if version < SCHEMA_VERSION:
                     _migrate(path, version)
-                _check_tables(path, connection, (*_SCHEMA, *more))
+                _check_tables(path, connection, (*SCHEMA, *more))
                 _configure(connection)
                 if read_only:
                     connection.execute("PRAGMA query_only=ON")
@@ -242,6 +242,17 @@ class Database:
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(f"ATTACH DATABASE ? AS {beside_as}", (uri,))
         return connection
+
+    def read_only_uri(self) -> str:
+        """The URI under which another process may read the file.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        with self.guard:
+            connection, uri = _connect_read_only(self.path)
+            connection.close()
+        return uri
 
     def close(self) -> None:
         """Close the connection; the last writer to close also folds the write-ahead log into the file."""

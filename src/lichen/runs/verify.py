@@ -247,7 +247,7 @@ def _read(path: Path, bytes_max: int = _RECEIPT_BYTES_MAX) -> str:
 
 
 def verify_ledger(workspace: Workspace, progress: Callable[[int, int], None] | None = None) -> AuditReport:
-    """Re-derive everything in a ledger: signatures, contracts, tree, state, seals, checkpoint.
+    """Re-derive everything in a ledger: signatures, contracts, tree, state, seals, checkpoint, views.
 
     Args:
         workspace: The ledger.
@@ -256,7 +256,6 @@ def verify_ledger(workspace: Workspace, progress: Callable[[int, int], None] | N
     Returns:
         What was checked; with the first bad index and why, when something is wrong.
     """
-    from lichen.contracts import default_contracts
-    from lichen.ledger.audit import audit
+    from lichen.runs.audit import audit_ledger
 
-    return audit(workspace.directory, default_contracts(), progress=progress)
+    return audit_ledger(workspace, progress=progress, keep=False, with_artefacts=False).ledger

@@ -1,0 +1,336 @@
+"""The pass over the entries, in order: who wrote them, whether the rules let them in, and what the seals commit to.
+
+Stations for every entry::
+
+    # TREE     bytes against the stored leaf hash, frontier
+    # RECORD   kind, ledger, the author's key at that index, signature, the contract's rules -> state
+    # SEAL     succession, root of the log, signatures of seal and checkpoint
+
+What an entry shows by itself was looked at before, on other processors (`lichen.ledger.audit.checked`); where that did not hold, it is
+looked at again here, so that the first bad entry is named and not the first that was noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from lichen.crypto.keys import PublicKey
+from lichen.encoding.entry import Entry
+from lichen.encoding.statement import Statement
+from lichen.errors import CorruptLedgerError, EncodingError, Rejected, VerificationError
+from lichen.ledger.audit.checked import ROOT_BYTES, Checked, Row
+from lichen.ledger.genesis import GENESIS_KIND
+from lichen.ledger.ports import LOG_MEMBER, Record
+from lichen.ledger.rulebook import OWN_KINDS
+from lichen.ledger.seal import SEAL_KIND, Seal, check_succession
+from lichen.ledger.state_map import state_key
+from lichen.ledger.tables import SealRow
+from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH, Frontier, leaf_hash
+
+if TYPE_CHECKING:
+    from lichen.ledger.audit.pool import CheckPool
+    from lichen.ledger.audit.report import AuditReport
+    from lichen.ledger.audit.scratch import Scratch
+    from lichen.ledger.log_file import LogFile
+    from lichen.ledger.ports import View
+
+__all__ = ["Replay", "chunks"]
+
+CHUNK_COUNT: Final = TILE_WIDTH  # (= 256) entries, those of one hash tile
+SAVE_EVERY_COUNT: Final = 50_000
+_NO_CHAIN: Final = bytes(32)
+
+
+def chunks(log: LogFile, start: int, stop: int) -> Iterator[list[Row]]:
+    """Rows of entries, tile by tile, none left out.
+
+    Args:
+        log: The ledger.
+        start: First index.
+        stop: One past the last.
+
+    Raises:
+        CorruptLedgerError: One is missing, or holds something else than bytes.
+    """
+    expected = start
+    while expected < stop:
+        end = min(expected - expected % CHUNK_COUNT + CHUNK_COUNT, stop)
+        rows: list[Row] = log.database.connection.execute(
+            "SELECT idx, checkpoint, entry FROM entries WHERE idx>=? AND idx<? ORDER BY idx", (expected, end)
+        ).fetchall()
+        whole: list[Row] = []
+        for row in rows:
+            if row[0] != expected or type(row[2]) is not bytes or type(row[1]) not in (bytes, type(None)):
+                break
+            whole.append(row)
+            expected += 1
+        if whole:
+            yield whole
+        if expected != end:
+            raise CorruptLedgerError(f"entry {expected} is missing or damaged")
+
+
+class Replay:
+    """One pass over a ledger; the `StateReader` that the contracts see.
+
+    Args:
+        log: The ledger.
+        scratch: Where what is derived goes.
+        report: Filled along the way.
+        views: Those to derive rows of, with the number of entries they were offered.
+        believed_to: As many entries from the first on were checked by an earlier audit.
+    """
+
+    def __init__(
+        self,
+        log: LogFile,
+        scratch: Scratch,
+        report: AuditReport,
+        views: Mapping[View, int],
+        believed_to: int = 0,
+    ) -> None:
+        self._log = log
+        self._scratch = scratch
+        self._report = report
+        self._views = views
+        self._believed_to = believed_to
+        self.frontier = Frontier()
+        self.seal: Seal | None = None
+        self.checkpoint_chain = _NO_CHAIN  # over what stands beside the seals, which no root covers
+        self.key_spans: dict[bytes, tuple[int, int]] = {}
+        self._keys: dict[bytes, bytes] = {}
+        self._saved_at = 0
+
+    # -- what contracts see ----------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Entries replayed so far."""
+        return self.frontier.size
+
+    def get(self, contract: str, key: bytes) -> bytes | None:
+        """Value in the replayed state."""
+        return self._scratch.get(state_key(contract, key))
+
+    def record(self, index: int) -> Record | None:
+        """Record at an index that was replayed already."""
+        if not 0 <= index < self.size:
+            return None
+        return self._log.parse(self._log.entry_bytes(index), index, self)
+
+    # -- the pass --------------------------------------------------------------------------------------------------
+
+    def hash_again(self, total: int, told: Callable[[int], None]) -> None:
+        """Compute root and chain over entries that an earlier audit checked, and nothing else."""
+        for rows in chunks(self._log, 0, total):
+            leaves = [leaf_hash(data) for _, _, data in rows]
+            if (changed := self._changed_at(rows[0][0], leaves)) is not None:
+                raise _changed(changed)
+            for (index, checkpoint, _), leaf in zip(rows, leaves, strict=True):
+                self.frontier.append(leaf)
+                if checkpoint is not None:
+                    self._link(index, checkpoint)
+            told(self.size)
+
+    def run(self, pool: CheckPool, total: int, told: Callable[[int], None], save: Callable[[], None]) -> None:
+        """Go through the entries that were not checked before.
+
+        Args:
+            pool: Checks them one by one.
+            total: How many entries there are.
+            told: Called now and then with how many are done.
+            save: Called now and then behind a seal.
+
+        Raises:
+            LichenError: The first thing that does not hold; the report says how far it came.
+        """
+        known = pool.check(chunks(self._log, self.size, total), lambda: self._keys)
+        for admin in self._log.genesis.admins:
+            self._keys[admin.key.key_id] = admin.key.raw
+        for rows, checks in known:
+            changed = self._changed_at(rows[0][0], [checked.leaf for checked in checks])
+            records: list[Record] = []
+            for row, checked in zip(rows, checks, strict=True):
+                if row[0] == changed:
+                    raise _changed(changed)
+                record = self._check_entry(row, checked)
+                self._report.size = self.size
+                if record is not None:
+                    records.append(record)
+                elif self.size - self._saved_at >= SAVE_EVERY_COUNT and self._scratch.is_kept:
+                    self._offer(records)
+                    records = []
+                    self._saved_at = self.size
+                    save()
+            self._offer(records)
+            told(self.size)
+
+    # -- progress --------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """How far it came; behind a seal only."""
+        return {
+            "size": self.size,
+            "root": self.frontier.root().hex(),
+            "chain": self.checkpoint_chain.hex(),
+            "seal": None if self.seal is None else self.seal.tree_size,
+            "kinds": dict(self._report.kinds),
+            "key_spans": {key_id.hex(): span for key_id, span in self.key_spans.items()},
+        }
+
+    def go_on_from(self, said: Mapping[str, Any]) -> None:
+        """Take over what an earlier audit said of the entries that were hashed again."""
+        self.seal = self._log.seal_at(said["seal"])
+        self._report.kinds.update(said["kinds"])
+        self._report.sealed_size = self._report.size = self.size
+        self._report.resumed_from = self.size
+        self._report.root = self.frontier.root().hex()
+        self.key_spans = {
+            bytes.fromhex(key_id): (span[0], span[1]) for key_id, span in said["key_spans"].items()
+        }
+        self._saved_at = self.size
+        for key_id in self.key_spans:
+            key = self._log.rules.authority.key_of(key_id, self)
+            if key is not None:
+                self._keys[key_id] = key.raw
+
+    # TREE
+
+    def _changed_at(self, start: int, leaves: list[bytes]) -> int | None:
+        """Compare leaf hashes with the stored tile, if it is full and so stored; tell which entry differs first."""
+        number, offset = divmod(start, TILE_WIDTH)
+        if number >= self._log.size // TILE_WIDTH:
+            return None
+        stored = self._log.tiles.stored_tile(0, number)[offset * HASH_BYTES :]
+        if stored[: len(leaves) * HASH_BYTES] == b"".join(leaves):
+            return None
+        for place, leaf in enumerate(leaves):
+            if stored[place * HASH_BYTES : (place + 1) * HASH_BYTES] != leaf:
+                return start + place
+        return None
+
+    def _check_entry(self, row: Row, checked: Checked) -> Record | None:
+        index, checkpoint, data = row
+        entry, statement = self._parsed(index, data, checked)
+        self._report.kinds[statement.kind] += 1
+        if statement.kind == SEAL_KIND:
+            self._check_seal(index, entry, statement, checked)
+            self.frontier.append(checked.leaf)
+            self._check_checkpoint(index, checkpoint, checked)
+            return None
+        if checkpoint is not None:
+            raise CorruptLedgerError(f"a checkpoint stands beside entry {index}, which is no seal")
+        record = self._check_record(index, entry, statement, checked)
+        self.frontier.append(checked.leaf)
+        return record
+
+    def _parsed(self, index: int, data: bytes, checked: Checked) -> tuple[Entry, Statement]:
+        try:
+            entry = Entry.from_bytes(data)
+            return entry, checked.statement or Statement.from_bytes(entry.payload)
+        except EncodingError as error:
+            raise CorruptLedgerError(f"entry {index} is damaged: {error.message}") from error
+
+    # RECORD
+
+    def _check_record(self, index: int, entry: Entry, statement: Statement, checked: Checked) -> Record:
+        log = self._log
+        kind, predicate = statement.kind, statement.predicate
+        if (kind == GENESIS_KIND) != (index == 0):
+            raise CorruptLedgerError(f"entry {index} is a {kind} record; the genesis is entry 0 and no other")
+        self._scratch.add_payload(checked.digest, index)
+        if index == 0:  # its signature was verified when the ledger was opened
+            record = Record(0, entry, statement, kind, LOG_MEMBER, checked.digest, log.genesis.log_key)
+            self._scratch.write(log.rules.found(record, self))
+            return record
+        if kind in OWN_KINDS or kind not in log.rules.kinds:
+            raise Rejected(
+                "ledger.unknown-kind", f"entry {index} is a {kind!r} record, which no contract rules"
+            )
+        if predicate.get("ledger") != log.id_text:
+            raise Rejected("ledger.wrong-ledger", f"entry {index} was signed for another ledger")
+        member = predicate.get("member")
+        if not isinstance(member, str):
+            raise Rejected("ledger.malformed", f"entry {index} names no member")
+        key = log.rules.authority.resolve(entry.key_id, member, index, self)
+        self._check_signature(index, entry, key, checked)
+        first, _ = self.key_spans.get(entry.key_id, (index, index))
+        self.key_spans[entry.key_id] = (first, index)
+        record = Record(index, entry, statement, kind, member, checked.digest, key)
+        self._scratch.write(log.rules.judge(record, self, is_formed=checked.is_formed))
+        return record
+
+    def _check_signature(self, index: int, entry: Entry, key: PublicKey, checked: Checked) -> None:
+        if checked.signer != key.raw:
+            self._keys[entry.key_id] = key.raw
+            try:
+                entry.verify(key)
+            except VerificationError as error:
+                raise VerificationError(f"entry {index}: {error.message}") from error
+
+    def _offer(self, records: list[Record]) -> None:
+        """Derive the rows of views."""
+        for view, filled_to in self._views.items():
+            wanted = [record for record in records if record.kind in view.kinds and record.place < filled_to]
+            if wanted:
+                self._scratch.offer(view, wanted)
+
+    # SEAL
+
+    def _check_seal(self, index: int, entry: Entry, statement: Statement, checked: Checked) -> None:
+        log = self._log
+        try:
+            seal = Seal.from_statement(statement)
+        except EncodingError as error:
+            raise CorruptLedgerError(f"the seal at entry {index} is damaged: {error.message}") from error
+        if (
+            seal.tree_size != index
+            or seal.sealer != LOG_MEMBER
+            or seal.consensus != log.genesis.sealing.consensus
+        ):
+            raise VerificationError(f"the seal at entry {index} is not one this ledger's log makes there")
+        check_succession(seal, self.seal)
+        if entry.key_id != log.genesis.log_key.key_id:
+            raise VerificationError(f"the seal at entry {index} is not signed by the log")
+        self._check_signature(index, entry, log.genesis.log_key, checked)
+        if seal.root != self.frontier.root():
+            raise VerificationError(
+                f"the root in the seal at entry {index} is not the one derived",
+                expected=seal.root,
+                calculated=self.frontier.root(),
+            )
+        self._scratch.seal(index, seal.state_root)
+        self.seal = seal
+
+    def _check_checkpoint(self, index: int, checkpoint: bytes | None, checked: Checked) -> None:
+        log = self._log
+        if checkpoint is None or len(checkpoint) != ROOT_BYTES + 64:
+            raise CorruptLedgerError(f"the checkpoint behind the seal at entry {index} is missing or short")
+        row = SealRow(index, checkpoint[:ROOT_BYTES], checkpoint[ROOT_BYTES:])
+        if row.root != self.frontier.root():
+            raise VerificationError(
+                f"the root of the checkpoint at size {index + 1} is not the one derived",
+                expected=row.root,
+                calculated=self.frontier.root(),
+            )
+        if not checked.is_checkpoint_signed:
+            try:
+                log.genesis.log_key.verify(log.checkpoint_of(row).body().encode(), row.signature)
+            except VerificationError as error:
+                raise VerificationError(
+                    f"the checkpoint at size {index + 1} is not signed by the log"
+                ) from error
+        self._link(index, checkpoint)
+        self._report.sealed_size = index + 1
+        self._report.root = row.root.hex()
+
+    def _link(self, index: int, checkpoint: bytes) -> None:
+        self.checkpoint_chain = hashlib.sha256(
+            self.checkpoint_chain + index.to_bytes(8, "big") + checkpoint
+        ).digest()
+
+
+def _changed(index: int) -> CorruptLedgerError:
+    return CorruptLedgerError(f"entry {index} was changed after it was appended, or its stored hash was")

@@ -1,0 +1,274 @@
+"""The parts of an audit: the state from writes alone, checks on other processors, going on from an earlier audit."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from lichen.contracts import default_contracts
+from lichen.errors import StorageError
+from lichen.ledger.audit import audit, pool
+from lichen.ledger.audit.checked import Checked, Checker
+from lichen.ledger.audit.pool import CheckPool
+from lichen.ledger.audit.state_roots import StateRoots
+from lichen.ledger.state_map import StateMap
+from lichen.runs.views import default_views
+
+
+def writes_of_seals(rng: Random, count: int) -> list[dict[bytes, bytes | None]]:
+    """Keys that share long beginnings, come, change and go."""
+    known: list[bytes] = []
+    seals = []
+    for _ in range(count):
+        writes: dict[bytes, bytes | None] = {}
+        for _ in range(rng.randrange(7)):
+            if known and rng.random() < 0.5:
+                key = rng.choice(known)
+            else:
+                shared = rng.choice(known)[: rng.randrange(32)] if known and rng.random() < 0.5 else b""
+                key = (shared + rng.randbytes(32))[:32]
+                known.append(key)
+            writes[key] = None if rng.random() < 0.35 else rng.randbytes(9)
+        seals.append(writes)
+    return seals
+
+
+class TestStateRoots:
+    """The roots are those of the definition, after every seal, however the writes are kept."""
+
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("spilled", [False, True])
+    def test_roots_are_those_of_the_map(self, tmp_path: Path, seed: int, spilled: bool) -> None:
+        rng = Random(seed)
+        state, roots, expected = StateMap(), StateRoots(tmp_path), []
+        for writes in writes_of_seals(rng, 60):
+            state.update(writes)
+            roots.add(writes)
+            expected.append(state.root())
+            if spilled and rng.random() < 0.2:
+                roots.spill()
+        assert list(roots.roots()) == expected
+        assert not list(tmp_path.glob("roots-*"))
+
+    def test_what_was_spilled_is_taken_over_up_to_where_it_counts(self, tmp_path: Path) -> None:
+        seals = writes_of_seals(Random(9), 40)
+        first, state = StateRoots(tmp_path), StateMap()
+        for writes in seals[:25]:
+            first.add(writes)
+            state.update(writes)
+        sizes = first.spill()
+        for writes in seals[25:]:
+            first.add(writes)
+        first.spill()
+        again = StateRoots(tmp_path)
+        again.take_over(sizes, 25)
+        assert list(again.roots())[-1] == state.root()
+        with pytest.raises(OSError, match="shorter than it was"):
+            again.take_over([size + 1 for size in sizes], 25)
+        again.discard()
+        assert not list(tmp_path.iterdir())
+
+
+class TestChecks:
+    """What is known of an entry by itself is the same wherever it is found out."""
+
+    def test_other_processes_find_the_same(self, filled) -> None:
+        log = filled._log
+        rows = log.database.connection.execute(
+            "SELECT idx, checkpoint, entry FROM entries ORDER BY idx"
+        ).fetchall()
+        rows[7] = (7, None, rows[7][2][:-9] + b"x" * 9)
+        rows[9] = (9, b"short", b"")
+        key = log.record(2).key
+        known = {key.key_id: key.raw}
+        here = Checker(log.rules.in_force, log.origin, log.genesis.log_key).check(rows, known)
+        chunks = [rows[at : at + 50] for at in range(0, len(rows), 50)]
+        with CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 2) as processes:
+            assert processes.worker_count == 2
+            there = [
+                one
+                for chunk, found in processes.check(chunks, lambda: known)
+                for one, row in zip(found, chunk, strict=True)
+                if row
+            ]
+        assert there == here
+        assert [one.signer is None for one in here[5:10]] == [False, False, True, False, True]
+        assert here[9].statement is None
+        seals = [one for one in here if one.is_checkpoint_signed]
+        assert len(seals) == 13
+        assert all(Checked.unpack(one.pack()) == one for one in here)
+
+    def test_a_process_that_dies_is_an_error(self, filled) -> None:
+        log = filled._log
+        rows = log.database.connection.execute("SELECT idx, checkpoint, entry FROM entries").fetchall()
+        with CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 1) as processes:
+            processes._workers[0].kill()
+            processes._workers[0].wait()
+            with pytest.raises(StorageError, match="a process of this audit ended with status -9"):
+                list(processes.check([rows], dict))
+
+    def test_contracts_that_cannot_be_handed_over_are_asked_here(self, filled) -> None:
+        class Local:
+            name, version, kinds = "local", 1, frozenset({"run"})
+
+        log = filled._log
+        with CheckPool((Local(),), log.origin, log.genesis.log_key, 2) as processes:
+            assert processes.worker_count == 0
+
+    def test_what_chunks_raise_comes_after_what_came_before(self, filled) -> None:
+        log = filled._log
+
+        def broken():
+            yield [(0, None, log.entry_bytes(0))]
+            raise sqlite3.DatabaseError("no more")
+
+        seen = []
+        threads = CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 0)
+        with threads, pytest.raises(sqlite3.DatabaseError):
+            for chunk, _ in threads.check(broken(), dict):
+                seen.append(chunk[0][0])
+        assert seen == [0]
+
+
+def audited(site, keep: Path | None, **options):
+    return audit(site.directory, default_contracts(), views=default_views(), keep_in=keep, **options)
+
+
+class TestGoingOn:
+    """What was derived is kept, and believed only while the entries are those it was derived from."""
+
+    def test_an_audit_goes_on_from_the_last_one(self, site, filled, tmp_path: Path) -> None:
+        keep = tmp_path / "audits"
+        filled.seal(force=True)
+        first = audited(site, keep)
+        assert (first.problem, first.resumed_from) == (None, 0)
+        filled.append_many(site.entries(filled, 30), seal=True)
+        filled.close()
+        second = audited(site, keep)
+        assert (second.problem, second.resumed_from) == (None, first.size)
+        anew = audited(site, None)
+        for name in ("size", "sealed_size", "root", "kinds", "key_count", "discredited"):
+            assert getattr(second, name) == getattr(anew, name), name
+        assert audited(site, keep, from_scratch=True).resumed_from == 0
+        assert audited(site, keep).resumed_from == anew.size
+
+    def test_a_changed_entry_among_those_checked_before_is_named(self, site, filled, tmp_path: Path) -> None:
+        keep = tmp_path / "audits"
+        filled.close()
+        assert audited(site, keep).is_sound
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            (data,) = connection.execute("SELECT entry FROM entries WHERE idx=600").fetchone()
+            connection.execute("UPDATE entries SET entry=? WHERE idx=600", (data[:-20] + b"\0" + data[-19:],))
+        connection.close()
+        report = audited(site, keep)
+        assert (report.resumed_from, report.problem.index) == (0, 600)
+
+    def test_a_changed_checkpoint_among_those_checked_before_is_found(
+        self, site, filled, tmp_path: Path
+    ) -> None:
+        keep = tmp_path / "audits"
+        filled.close()
+        assert audited(site, keep).is_sound
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            (index,) = connection.execute(
+                "SELECT idx FROM entries WHERE checkpoint IS NOT NULL AND idx > 1 LIMIT 1"
+            ).fetchone()
+            connection.execute(
+                "UPDATE entries SET checkpoint=CAST(substr(checkpoint, 1, 95) || x'00' AS BLOB) WHERE idx=?",
+                (index,),
+            )
+        connection.close()
+        assert audited(site, keep).problem.index == index
+
+    @pytest.mark.parametrize("harm", ["cut", "garbage", "missing", "other"])
+    def test_what_is_kept_may_be_damaged(self, site, filled, tmp_path: Path, harm: str) -> None:
+        keep = tmp_path / "audits"
+        filled.close()
+        assert audited(site, keep).is_sound
+        (place,) = keep.iterdir()
+        if harm == "missing":
+            next(place.glob("writes-*")).unlink()
+        elif harm == "cut":
+            max(place.glob("writes-*"), key=lambda path: path.stat().st_size).write_bytes(b"")
+        elif harm == "other":
+            with sqlite3.connect(place / "derived.sqlite", isolation_level=None) as connection:
+                connection.execute("UPDATE derived_progress SET said=replace(said, 'bound_to', 'bound')")
+            connection.close()
+        else:
+            (place / "derived.sqlite").write_bytes(b"garbage" * 1_000)
+        report = audited(site, keep)
+        assert (report.problem, report.resumed_from) == (None, 0)
+
+    def test_an_interrupted_audit_goes_on(self, site, filled, tmp_path: Path, monkeypatch) -> None:
+        from lichen.ledger.audit import replay
+
+        keep = tmp_path / "audits"
+        filled.close()
+        monkeypatch.setattr(replay, "SAVE_EVERY_COUNT", 100)
+
+        def interrupted(done: int, _total: int) -> None:
+            if done > 300:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            audited(site, keep, progress=interrupted)
+        report = audited(site, keep)
+        assert report.problem is None
+        assert report.resumed_from > 100
+        assert report.size == filled_size(site)
+
+
+def filled_size(site) -> int:
+    with sqlite3.connect(site.path) as connection:
+        (last,) = connection.execute("SELECT max(idx) FROM entries").fetchone()
+    connection.close()
+    return last + 1
+
+
+def test_other_processes_are_used_for_a_large_ledger_and_find_the_same(site, filled, monkeypatch) -> None:
+    filled.close()
+    alone = audited(site, None, worker_count=0)
+    monkeypatch.setattr(pool, "AHEAD_COUNT", 1)
+    together = audited(site, None, worker_count=2)
+    assert together.to_json() == alone.to_json()
+    assert together.is_sound
+
+
+def test_a_row_of_a_view_that_was_changed_is_found(site, filled) -> None:
+    filled.close()
+    with site.open(views=default_views()) as ledger:
+        assert ledger.connection.execute("SELECT count(*) FROM view_run").fetchone() == (605,)
+    report = audited(site, None)
+    assert report.is_sound, report.problem
+    assert set(report.views.values()) == {report.size}
+    before = site.path.read_bytes()
+    for change in (
+        "UPDATE view_run SET energy_joules = 1.0 WHERE idx = 77",
+        "DELETE FROM view_work WHERE idx = 77",
+        "INSERT INTO view_withdrawn VALUES (5, 6, 'never said')",
+        "UPDATE views SET filled_to = filled_to + 1 WHERE name = 'runs'",
+        "UPDATE views SET filled_to = filled_to - 400 WHERE name = 'runs'",
+        "UPDATE views SET objects = '{}' WHERE name = 'runs'",
+        "DROP INDEX view_run_exact",
+        "CREATE TABLE view_more (a INTEGER)",
+    ):
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            connection.execute(change)
+        connection.close()
+        problem = audited(site, None).problem
+        assert problem is not None, change
+        assert problem.index is None, change
+        site.path.write_bytes(before)
+    assert audited(site, None).is_sound
+
+
+def test_views_this_program_does_not_have_are_named(site, filled) -> None:
+    filled.close()
+    with site.open(views=default_views()) as ledger:
+        assert ledger.connection is not None
+    report = audit(site.directory, default_contracts())
+    assert report.is_sound, report.problem
+    assert report.unchecked_views == ["artefacts", "members", "reuse", "runs"]
