@@ -36,8 +36,6 @@ from lichen.ledger.tables import SealRow
 from lichen.ledger.views import ViewSet
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from lichen.ledger.ports import Contract, View
 
 __all__ = ["Replica", "is_seal"]
@@ -99,9 +97,8 @@ class Replica(Ledger):
             with database.write() as connection, SignatureChecks() as checks:
                 database.install_schema(STATE_SCHEMA)
                 _found(log, genesis)
-                view_set.rebuild(connection, view_set.stale(connection), log.records(), total_count=log.size)
-                taker = _Taker(log, view_set, connection, checks, signatures)
-                taker.take_all(entries[1:])
+                view_set.renew(connection, view_set.all)
+                _Taker(log, checks, signatures).take_all(entries[1:])
             log.committed()
         except BaseException:
             database.close()
@@ -133,7 +130,7 @@ class Replica(Ledger):
             with database.read() as connection:
                 is_stale = bool(copy._views.stale(connection))
             if is_stale:
-                copy.rebuild_views()
+                copy._queries.renew(every=False, progress=None)
         except BaseException:
             database.close()
             raise
@@ -166,25 +163,31 @@ class Replica(Ledger):
         log = self._log
         with log.database.lock:
             try:
-                with log.database.write() as connection, SignatureChecks() as checks:
+                with log.database.write(), SignatureChecks() as checks:
                     log.refresh()
+                    log.catch_up()
                     log.tree()
-                    if start > log.size:
-                        raise UsageError(f"this copy has {log.size} entries, the next cannot be {start}")
-                    new = entries[log.size - start :]
+                    new = _following(entries, start, log.size)
                     if new:
-                        _Taker(log, self._views, connection, checks, signatures).take_all(new)
-                    if root is not None and log.size == start + len(entries) and log.tree().root() != root:
-                        raise VerificationError(
-                            f"the first {log.size} entries do not lead to the root that the log signed",
-                            expected=root,
-                            calculated=log.tree().root(),
-                        )
+                        _Taker(log, checks, signatures).take_all(new)
+                    if root is not None and log.size == start + len(entries):
+                        _check_equal(f"the root that was signed at size {log.size}", log.tree().root(), root)
             except BaseException:
                 log.undone()
                 raise
             log.committed()
         return len(new)
+
+
+def _following(entries: Sequence[bytes], start: int, size: int) -> Sequence[bytes]:
+    """Return those of the delivered entries that a copy of some size lacks.
+
+    Raises:
+        UsageError: There is a gap.
+    """
+    if start > size:
+        raise UsageError(f"this copy has {size} entries, the next cannot be {start}")
+    return entries[size - start :]
 
 
 def _found(log: LogFile, genesis: Entry) -> None:
@@ -205,8 +208,6 @@ class _Taker:
 
     Args:
         log: The copy.
-        views: Filled along the way.
-        connection: Of the transaction.
         checks: Verifies signatures side by side; settled before the transaction ends.
         signatures: Log's signature by index of a seal.
     """
@@ -214,14 +215,10 @@ class _Taker:
     def __init__(
         self,
         log: LogFile,
-        views: ViewSet,
-        connection: sqlite3.Connection,
         checks: SignatureChecks,
         signatures: Mapping[int, bytes],
     ) -> None:
         self._log = log
-        self._views = views
-        self._connection = connection
         self._checks = checks
         self._signatures = signatures
 
@@ -274,7 +271,6 @@ class _Taker:
         writes = log.rules.judge(record, log)
         log.add_entry(entry.to_bytes(), digest)
         log.add_writes(writes)
-        self._views.insert(self._connection, record)
 
     def _take_seal(self, index: int, entry: Entry, seal: Seal) -> None:
         log = self._log
