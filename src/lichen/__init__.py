@@ -44,10 +44,25 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'lichen' has no attribute {name!r}")
     from importlib import import_module
 
+    _make_ready_for_servers()
     module, attribute = _HOMES[name]
     value: object = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
+
+
+def _make_ready_for_servers() -> None:
+    """Say how a ledger behind a URL is opened from Python; what there is to know about it is logged."""
+    from lichen.runs.remotes import use_opener
+
+    def open_remote(url, project, user, read_only):  # type: ignore[no-untyped-def]
+        import logging
+
+        from lichen.net.remote.workspace import open_remote as opened
+
+        return opened(url, project, user, read_only=read_only, notify=logging.getLogger("lichen").warning)
+
+    use_opener(open_remote)
 
 
 def __dir__() -> list[str]:

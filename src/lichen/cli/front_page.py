@@ -39,6 +39,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Set up": {
         "init": ("init", "Start a ledger here."),
         "serve": ("serve", "Serve this ledger to a team."),
+        "join": ("join", "Use a ledger that is served at URL."),
         "witness": ("witness", "Be a witness, or have a ledger witnessed."),
         "key": ("key", "Manage keys and members."),
         "config": ("config", "Read and change settings."),

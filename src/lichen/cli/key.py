@@ -159,7 +159,7 @@ def admit_command(
 
     with invocation.workspace(ledger) as workspace:
         index = admit_member(workspace, member, public_key, admin=admin)
-        is_private = workspace.group_key is not None
+        is_private = workspace.ledger.genesis.access != "public"
     _done(invocation, {"index": index, "member": member}, f"admitted {member}, as entry {index}")
     if is_private and not invocation.as_json:
         invocation.output.line(

@@ -17,6 +17,7 @@ from lichen.cli.output import Output
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lichen.runs.config import UserConfig
     from lichen.runs.project import Project
     from lichen.runs.workspace import Workspace
 
@@ -55,11 +56,19 @@ class Invocation:
         Raises:
             NotALedgerError: There is none.
         """
+        from lichen.runs.remotes import use_opener
         from lichen.runs.workspace import Workspace
 
+        use_opener(self._open_remote)
         with Workspace.find(option, project=project, read_only=read_only) as workspace:
             self.works_on(workspace.directory)
             yield workspace
+
+    def _open_remote(self, url: str, project: Project, user: UserConfig, read_only: bool) -> Workspace:
+        """Open a ledger behind a URL; what the user should know about it goes to standard error."""
+        from lichen.net.remote.workspace import open_remote
+
+        return open_remote(url, project, user, read_only=read_only, notify=self.output.note)
 
     def works_on(self, directory: Path) -> None:
         """Remember the ledger to whose account this call goes."""
@@ -85,7 +94,7 @@ def ledger_option(function: _Function) -> _Function:
     return click.option(
         "--ledger",
         metavar="DIR",
-        help="Ledger to use; found from here upward when not given. LICHEN_LEDGER says the same.",
+        help="Ledger to use, or the URL of a served one; found from here upward when not given. LICHEN_LEDGER says the same.",
     )(function)
 
 

@@ -145,6 +145,10 @@ class DirectoryStore:
 
     def has(self, cid: Cid) -> bool:
         """Whether the store holds the artefact."""
+        return self.keeps(cid)
+
+    def keeps(self, cid: Cid) -> bool:
+        """Whether the artefact lies in this directory; a store with more behind it may have others."""
         return self._present_size(cid) is not None
 
     def size(self, cid: Cid) -> int:
@@ -185,7 +189,7 @@ class DirectoryStore:
         destination = Destination(path, within)
         with self._object(cid) as (source, size), destination.directory() as directory:
             present, is_same = destination.what_lies_there(
-                directory, cid, is_kept=self.has, overwrite=overwrite
+                directory, cid, is_kept=self.keeps, overwrite=overwrite
             )
             if is_same:
                 return Fetched(False, size)

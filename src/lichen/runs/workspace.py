@@ -21,6 +21,7 @@ from lichen.runs.config import UserConfig, lichen_home
 from lichen.runs.local_index import LocalIndex
 from lichen.runs.manifest import Manifest
 from lichen.runs.project import Project, locate_ledger
+from lichen.runs.remotes import open_remote_ledger, remote_address
 
 if TYPE_CHECKING:
     from lichen.content.digest_cache import DigestCache
@@ -100,7 +101,7 @@ class Workspace:
         """Find the ledger a command means.
 
         Args:
-            option: What ``--ledger`` says.
+            option: What ``--ledger`` says: a directory, or the URL of a served ledger.
             project: Project of the command; found from the working directory when None.
             read_only: Open nothing for writing.
 
@@ -109,6 +110,8 @@ class Workspace:
         """
         project = project or Project.find(Path.cwd())
         user = UserConfig.read()
+        if (url := remote_address(option, project, user)) is not None:
+            return open_remote_ledger(url, project, user, read_only=read_only)
         directory = locate_ledger(option, project, user)
         if not (directory / "ledger.sqlite").exists():
             raise NotALedgerError(

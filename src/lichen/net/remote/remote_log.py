@@ -1,0 +1,269 @@
+"""What can be asked of a server, in the ledger's words. Nothing that it answers has been checked."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from lichen.errors import EncodingError, LichenError, NotFoundError, RemoteProtocolError
+from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH
+from lichen.net.remote.connection import Body, Connection, Reply, raise_for
+from lichen.net.signed_request import sign_request
+from lichen.net.tile_paths import BUNDLE_BYTES_MAX, TilePath, unpack_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lichen.content.cid import Cid
+    from lichen.content.directory_store import DirectoryStore
+    from lichen.crypto.keys import SigningKey
+    from lichen.encoding.entry import Entry
+
+__all__ = ["RemoteLog"]
+
+NOTE_BYTES_MAX: Final = 1_000_000
+ANSWER_BYTES_MAX: Final = 1_000_000
+SIGNATURE_BYTES: Final = 64
+CLOCK_OFFSET_MAX_SECONDS: Final = 3_600
+_PIECE_BYTES: Final = 2**18  # (= 262144)
+_ENTRY_TYPE: Final = "application/vnd.lichen.entry"
+
+
+class RemoteLog:
+    """One ledger behind a URL.
+
+    Args:
+        connection: To its server.
+        signer: Gives the key to sign requests with, when one must be signed.
+
+    Attributes:
+        ledger_id: 64 hexadecimal digits; empty until it is known.
+        is_private: Whether reading takes a signed request.
+    """
+
+    def __init__(self, connection: Connection, signer: Callable[[], SigningKey]) -> None:
+        self._connection = connection
+        self._signer = signer
+        self._clock_offset_seconds = 0
+        self.ledger_id = ""
+        self.is_private = False
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any]:
+        """What the server says about itself: ledger id, access, log key."""
+        return self._read("/", ANSWER_BYTES_MAX, is_open=True).json()
+
+    def checkpoint(self) -> str:
+        """The published checkpoint: a signed note.
+
+        Raises:
+            RemoteProtocolError: Not text.
+        """
+        return self._text("/checkpoint")
+
+    def receipt(self, index: int) -> str:
+        """The receipt of an entry, as text."""
+        return self._text(f"/receipt/{index}")
+
+    def tile(self, level: int, number: int, width: int) -> bytes:
+        """Hashes of a tile.
+
+        Raises:
+            RemoteProtocolError: Not as many as were asked for.
+        """
+        data = self._tile(TilePath(level, number, width), width * HASH_BYTES)
+        if len(data) != width * HASH_BYTES:
+            raise RemoteProtocolError(f"{self.url} sent {len(data)} bytes where {width} hashes belong")
+        return data
+
+    def bundle(self, number: int, width: int) -> list[bytes]:
+        """Entries of a bundle in their compact form.
+
+        Raises:
+            RemoteProtocolError: Not as many as were asked for.
+        """
+        try:
+            return unpack_bundle(self._tile(TilePath(None, number, width), BUNDLE_BYTES_MAX), width)
+        except EncodingError as error:
+            raise RemoteProtocolError(f"{self.url}: {error.message}") from error
+
+    def checkpoint_signatures(self, number: int, width: int) -> dict[int, bytes]:
+        """The log's signature of each checkpoint behind a seal in a bundle, by the seal's index.
+
+        Raises:
+            RemoteProtocolError: Malformed.
+        """
+        path = TilePath(0, number, width).to_text().partition("/")[2]
+        size = 1 + SIGNATURE_BYTES
+        data = self._read(f"/checkpoint-signatures/{path}", TILE_WIDTH * size).body
+        if len(data) % size:
+            raise RemoteProtocolError(f"{self.url} sent checkpoint signatures that are cut short")
+        return {
+            number * TILE_WIDTH + data[place]: data[place + 1 : place + size]
+            for place in range(0, len(data), size)
+        }
+
+    def _tile(self, path: TilePath, limit: int) -> bytes:
+        """Read a tile or bundle; where a partial one is gone, the beginning of the full one cannot be told from here."""
+        return self._read(f"/tile/{path.to_text()}", limit).body
+
+    def _text(self, path: str) -> str:
+        try:
+            return self._read(path, NOTE_BYTES_MAX).body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RemoteProtocolError(f"{self.url}{path} is not text") from error
+
+    # -- submitting ------------------------------------------------------------------------------------------------
+
+    def submit(self, entry: Entry) -> tuple[int, str]:
+        """Submit a record, and have the block closed behind it.
+
+        Returns:
+            The index it is said to have, and the text of its receipt.
+
+        Raises:
+            Rejected: A rule said no.
+            NetworkError: It was not taken, or nobody knows (``definite``).
+            RemoteProtocolError: The answer makes no sense.
+        """
+        reply = self._ask(
+            "POST",
+            "/records?receipt=yes",
+            limit=ANSWER_BYTES_MAX,
+            body=entry.to_bytes(),
+            headers={"Content-Type": _ENTRY_TYPE},
+        )
+        raise_for(self.url, reply)
+        told = reply.json()
+        index, receipt = told.get("index"), told.get("receipt")
+        if type(index) is not int or not isinstance(receipt, str):
+            raise RemoteProtocolError(f"{self.url} took a record, but sent no receipt for it")
+        return index, receipt
+
+    # -- artefacts -------------------------------------------------------------------------------------------------
+
+    def artefact_size(self, cid: Cid) -> int | None:
+        """Size of an artefact in bytes; None when the server does not hold it."""
+        reply = self._ask("HEAD", f"/artefact/{cid}", limit=0, is_signed=self.is_private)
+        if reply.status == 404:
+            return None
+        raise_for(self.url, reply)
+        size = reply.headers.get("content-length", "")
+        if not (size.isascii() and size.isdigit()):
+            raise RemoteProtocolError(f"{self.url} does not say how large {cid} is")
+        return int(size)
+
+    def fetch_artefact(self, cid: Cid, store: DirectoryStore) -> None:
+        """Bring an artefact into a store; it is stored only if its bytes have that CID.
+
+        Raises:
+            NotFoundError: The server does not hold it.
+            VerificationError: It sent something else.
+        """
+
+        def keep(response: http.client.HTTPResponse) -> None:
+            def fill(view: memoryview) -> int:
+                place = 0
+                while place < len(view) and (count := response.readinto(view[place:])):
+                    place += count
+                return place
+
+            store.put_stream(fill, expected=cid)
+
+        reply = self._ask("GET", f"/artefact/{cid}", limit=0, is_signed=self.is_private, sink=keep)
+        if reply.status == 404:
+            raise NotFoundError(f"neither this machine nor {self.url} holds {cid}")
+        raise_for(self.url, reply)
+
+    def put_artefact(self, cid: Cid, store: DirectoryStore) -> None:
+        """Let the server keep an artefact; nothing is sent when it does already.
+
+        Raises:
+            NotFoundError: The store does not hold it.
+            NetworkError: The server did not take it.
+        """
+        if self.artefact_size(cid) is not None:
+            return
+
+        def pieces() -> Iterator[bytes]:
+            with store.open(cid) as stored:
+                while piece := stored.read(_PIECE_BYTES):
+                    yield piece
+
+        reply = self._ask(
+            "PUT",
+            f"/artefact/{cid}",
+            limit=ANSWER_BYTES_MAX,
+            body=pieces,
+            size_bytes=store.size(cid),
+            headers={"Content-Type": "application/octet-stream"},
+            is_signed=True,
+        )
+        raise_for(self.url, reply)
+
+    # -- one request -----------------------------------------------------------------------------------------------
+
+    def _read(self, path: str, limit: int, *, is_open: bool = False) -> Reply:
+        reply = self._ask("GET", path, limit=limit, is_signed=self.is_private and not is_open)
+        raise_for(self.url, reply)
+        return reply
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int,
+        body: Body | None = None,
+        size_bytes: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_signed: bool = False,
+        sink: Callable[[http.client.HTTPResponse], None] | None = None,
+    ) -> Reply:
+        target = self._connection.prefix + path
+        for is_last in (False, True):
+            sent = dict(headers or {})
+            if is_signed:
+                sent |= self._signature(method, target)
+            reply = self._connection.ask(
+                method, target, limit=limit, body=body, size_bytes=size_bytes, headers=sent, sink=sink
+            )
+            if is_last or reply.status != 401 or not self._learn_clock(reply):
+                break
+        return reply
+
+    def _signature(self, method: str, target: str) -> dict[str, str]:
+        created = int(time.time()) + self._clock_offset_seconds
+        quoted = urllib.parse.quote(target, safe="/?=&%:@.-_~")
+        assert quoted == target  # paths made here need no quoting
+        return sign_request(
+            self._signer(), self.ledger_id, method, target, created=created, nonce=os.urandom(16)
+        )
+
+    def _learn_clock(self, reply: Reply) -> bool:
+        """Take over the server's time when it says that the request's was too far from it; True when that helps."""
+        try:
+            said = reply.json().get("server_time_unix_seconds")
+        except LichenError:
+            return False
+        if type(said) is not int:
+            return False
+        offset = said - int(time.time())
+        if abs(offset) > CLOCK_OFFSET_MAX_SECONDS or offset == self._clock_offset_seconds:
+            return False
+        self._clock_offset_seconds = offset
+        return True
