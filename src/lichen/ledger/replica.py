@@ -32,7 +32,6 @@ from lichen.ledger.seal import SEAL_KIND, Seal, check_succession
 from lichen.ledger.signatures import SignatureChecks
 from lichen.ledger.state_store import STATE_SCHEMA
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
-from lichen.ledger.tables import SealRow
 from lichen.ledger.views import ViewSet
 
 if TYPE_CHECKING:
@@ -287,22 +286,23 @@ class _Taker:
         _check_equal(f"the root in the seal at entry {index}", log.tree().root(), seal.root)
         state_root = log.state_root_sealed_at(index)
         _check_equal(f"the state root in the seal at entry {index}", state_root, seal.state_root)
-        log.add_entry(entry.to_bytes(), None)
+        log.add_seal(entry.to_bytes(), lambda body: self._signature(index, body))
+        log.last_seal = seal
+
+    def _signature(self, index: int, body: bytes) -> bytes:
+        """The log's signature of the checkpoint behind a seal, verified."""
         signature = self._signatures.get(index)
         if signature is None:
             raise VerificationError(f"the log's signature of the checkpoint behind entry {index} is missing")
-        row = SealRow(index, log.tree().root(), signature)
         try:
-            log_key.verify(log.checkpoint_of(row).body().encode(), signature)
+            self._log.genesis.log_key.verify(body, signature)
         except VerificationError as error:
             raise VerificationError(
                 f"the checkpoint behind entry {index} is not signed by the log",
                 expected=error.expected,
                 calculated=error.calculated,
             ) from error
-        log.last_checkpoint = row
-        log.tables.put_checkpoint(row)
-        log.last_seal = seal
+        return signature
 
 
 def _check_equal(what: str, derived: bytes, said: bytes) -> None:
