@@ -116,7 +116,9 @@ class _Walker:
             runs.append(Extent(at, size, "cell"))
             runs += self._overflow(*overflow)
         self.map.used[name] += runs
-        on_page = sorted((run for run in runs if run.start // self.page_size == number - 1), key=lambda r: r.start)
+        on_page = sorted(
+            (run for run in runs if run.start // self.page_size == number - 1), key=lambda r: r.start
+        )
         self.map.free[name] += _gaps(on_page, start, base + self.page_size)
         return children
 
