@@ -27,9 +27,8 @@ State, under the contract's name (numbers big-endian):
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from lichen.contracts.members import StateGet, is_key_in_force
@@ -56,7 +55,6 @@ POWER_WATTS_MAX: Final = (
 PARTS_TOLERANCE: Final = 1e-3
 _TALLY: Final = struct.Struct(">IQ")
 _INDEX: Final = struct.Struct(">Q")
-_needs_no_escape: Final = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 
 Tally = tuple[int, int]
 """How many such records there are, and the index of the last."""
@@ -69,24 +67,25 @@ def exact_fingerprint(parts: Mapping[str, str]) -> bytes:
         parts: ``command``, ``code``, ``data``, ``rest`` and ``seed``, each 43 characters of base64url. In a private
             ledger these are keyed digests, so the fingerprint needs no key of its own.
     """
-    return _digest_of_parts("lichen exact v1", sorted(parts.items()))
+    return _digest_of_parts("lichen exact v1", parts)
 
 
 def same_work_fingerprint(parts: Mapping[str, str]) -> bytes:
     """Compute the fingerprint of class ``same-work`` of a run, 32 bytes: that of all parts but ``seed``."""
-    return _digest_of_parts(
-        "lichen same-work v1", [(name, digest) for name, digest in sorted(parts.items()) if name != "seed"]
-    )
+    if "seed" in parts:
+        parts = {name: digest for name, digest in parts.items() if name != "seed"}
+    return _digest_of_parts("lichen same-work v1", parts)
 
 
-def _digest_of_parts(domain: str, parts: Sequence[tuple[str, str]]) -> bytes:
-    """Digest of the canonical JSON of parts, in the order of their names.
+def _digest_of_parts(domain: str, parts: Mapping[str, str]) -> bytes:
+    """Digest of the canonical JSON of parts.
 
-    Text without a character that JSON escapes is put together here, in a fifth of the time of a general writer.
+    Of text without a character that JSON escapes it is put together here, in a fifth of the time of a general writer.
     """
-    if _needs_no_escape("".join([name + digest for name, digest in parts])):
-        text = "{" + ",".join([f'"{name}":"{digest}"' for name, digest in parts]) + "}"
-        return keyed_digest(None, domain, text.encode())
+    pairs = [f'{name}":"{parts[name]}' for name in sorted(parts)]
+    text = '","'.join(pairs)
+    if text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == 4 * len(pairs) - 2:
+        return keyed_digest(None, domain, f'{{"{text}"}}'.encode())
     return keyed_digest(None, domain, canonical_json(dict(parts)))
 
 

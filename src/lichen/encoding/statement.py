@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lichen.encoding.base import hex_decode
@@ -68,6 +68,7 @@ class Statement:
     subjects: tuple[Subject, ...]
     predicate: Mapping[str, Any]
     version: int = 1
+    _payload: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or not _KIND.fullmatch(self.kind):
@@ -92,16 +93,22 @@ class Statement:
         Raises:
             EncodingError: The predicate holds a value JSON cannot hold.
         """
-        return self._form()[0]
+        return self._payload or self._form()[0]
 
-    def as_read(self) -> tuple[bytes, Statement]:
-        """Write the payload, and make the statement that whoever reads it gets: lists for tuples, 1 for 1.0.
+    def as_read(self) -> Statement:
+        """The statement that whoever reads the payload gets: lists for tuples, 1 for 1.0; it is written once.
+
+        Its predicate is a copy, so nobody who built the statement can change what is signed any more.
 
         Raises:
             EncodingError: The predicate holds a value JSON cannot hold.
         """
-        data, value = self._form()
-        return data, Statement(self.kind, self.subjects, value["predicate"], self.version)
+        if self._payload is not None:
+            return self
+        payload, value = self._form()
+        read = Statement(self.kind, self.subjects, value["predicate"], self.version)
+        object.__setattr__(read, "_payload", payload)
+        return read
 
     def _form(self) -> tuple[bytes, Any]:
         return canonical_form(
@@ -143,7 +150,9 @@ class Statement:
         subjects = value["subject"]
         if not isinstance(subjects, list):
             raise EncodingError("the subject of a statement must be an array")
-        return cls(match[1], tuple(map(_subject, subjects)), value["predicate"], int(match[2]))
+        read = cls(match[1], tuple(map(_subject, subjects)), value["predicate"], int(match[2]))
+        object.__setattr__(read, "_payload", bytes(data))
+        return read
 
 
 def _subject(value: object) -> Subject:

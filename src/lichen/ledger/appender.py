@@ -137,8 +137,8 @@ class Appender:
         """
         candidates = []
         for statement in statements:
-            payload, as_read = statement.as_read()  # contracts see what an auditor will read from the bytes
-            candidates.append(self._checked(Entry.signed(payload, key), as_read, key.public))
+            said = statement.as_read()  # contracts see what an auditor will read from the bytes
+            candidates.append(self._checked(Entry.signed(said.to_bytes(), key), said, key.public))
         with self._log.database.lock:
             return self._commit(candidates, seal=seal)
 

@@ -240,6 +240,12 @@ class Ledger(LedgerReader):
             subjects: What it is about; at least one.
             predicate: What it says.
             member: Who says it.
+
+        Returns:
+            The record, in the form in which it will be read.
+
+        Raises:
+            EncodingError: It says what JSON cannot hold.
         """
         common = {
             "ledger": self._log.id_text,
@@ -247,7 +253,7 @@ class Ledger(LedgerReader):
             "nonce": b64u(os.urandom(12)),
             "time_unix_ms": max(0, self._now_ms()),
         }
-        return Statement(kind, tuple(subjects), {**predicate, **common})
+        return Statement(kind, tuple(subjects), {**predicate, **common}).as_read()
 
     def append(self, entry: Entry, *, seal: bool = False) -> Appended:
         """Append one entry durably.

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lichen.errors import CorruptLedgerError
 from lichen.ledger.state_map import KEY_BITS, first_difference, state_leaf_hash
 
-__all__ = ["BUCKET_COUNT_MAX", "Bucket", "damaged"]
+__all__ = ["BUCKET_COUNT_MAX", "Bucket", "apply_changes", "damaged", "value_in"]
 
 BUCKET_COUNT_MAX = 64  # keys, unless they share their first 60 bits
 _PENDING = bytes(32)  # stands for a node hash that is about to be computed
@@ -33,6 +33,38 @@ def damaged(what: str) -> CorruptLedgerError:
         f"the stored state is damaged: {what}",
         remedy="Restore the ledger from a copy; `lichen verify` shows how far its entries are sound.",
     )
+
+
+def value_in(data: bytes, key: bytes) -> bytes | None:
+    """Look a key up in a stored bucket without taking it apart.
+
+    Args:
+        data: As :meth:`Bucket.to_bytes` writes it.
+        key: 32 bytes.
+
+    Returns:
+        The value, or None.
+
+    Raises:
+        CorruptLedgerError: The lengths in it do not add up.
+    """
+    count = int.from_bytes(data[:2], "big")
+    keys_end = 2 + 32 * count
+    lengths_at = keys_end + 33 * (count - 1)
+    values_at = lengths_at + 2 * count
+    if count == 0 or len(data) < values_at:
+        raise damaged("a bucket is cut short")
+    at = data.find(key, 2, keys_end)
+    while at >= 0 and (at - 2) % 32:  # across two neighbouring keys
+        at = data.find(key, at + 1, keys_end)
+    if at < 0:
+        return None
+    at = (at - 2) // 32
+    lengths = struct.unpack_from(f">{count}H", data, lengths_at)
+    if values_at + sum(lengths) != len(data):
+        raise damaged("the values of a bucket do not add up to its size")
+    start = values_at + sum(lengths[:at])
+    return data[start : start + lengths[at]]
 
 
 class Bucket:

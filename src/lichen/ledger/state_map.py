@@ -23,6 +23,7 @@ position is one byte; other prefixes.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _STEP_BYTES = 33
 _NO_OTHER, _OTHER = b"\x00", b"\x01"
 
 
+@functools.lru_cache(maxsize=1_024)
 def state_key(contract: str, key: bytes) -> bytes:
     """Name a contract's key in the map.
 

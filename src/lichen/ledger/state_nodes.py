@@ -22,7 +22,7 @@ from typing import Protocol
 
 from lichen.ledger.state_bucket import damaged
 
-__all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile"]
+__all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile", "kind_in"]
 
 STRIDE_BITS = 5
 SLOT_COUNT: int = 2**STRIDE_BITS  # (= 32)
@@ -107,6 +107,17 @@ def _put(pieces: dict[int, bytes], node: int, data: bytes | None) -> None:
         pieces.pop(node, None)
     else:
         pieces[node] = data
+
+
+def kind_in(data: bytes, slot: int) -> int:
+    """Tell what a slot of a stored tile leads to.
+
+    Raises:
+        CorruptLedgerError: Not a tile.
+    """
+    if len(data) != TILE_BYTES:
+        raise damaged("a tile is cut short")
+    return int(_HEAD.unpack_from(data)[1]) >> 2 * slot & 3
 
 
 class Tile:

@@ -34,6 +34,9 @@ __all__ = ["STATE_SCHEMA", "VERSION_COUNT_KEPT", "StateStore"]
 
 VERSION_COUNT_KEPT = 16
 CACHED_TILE_COUNT = 4_096  # (= 8 MiB)
+CACHED_BUCKET_COUNT = (
+    4_096  # (= 14 MiB, usually) so that what a look-up read need not be read again at the seal
+)
 
 STATE_SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS state_tiles(node INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
@@ -47,27 +50,37 @@ _UNDO_HEAD = struct.Struct(">32sH")
 
 
 class _SqliteNodes:
-    """Pieces as rows, with tiles kept in memory."""
+    """Pieces as rows, some of them kept in memory."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self.cache: dict[int, bytes | None] = {}
+        self._tiles: dict[int, bytes | None] = {}
+        self._buckets: dict[int, bytes | None] = {}
+
+    def forget(self) -> None:
+        """Drop what is in memory."""
+        self._tiles.clear()
+        self._buckets.clear()
 
     def tile(self, node: int) -> bytes | None:
         """Return the tile of a node, or None."""
-        if node in self.cache:
-            return self.cache[node]
+        tiles = self._tiles
+        if node in tiles:
+            return tiles[node]
         row = self._execute("SELECT data FROM state_tiles WHERE node=?", (node,)).fetchone()
-        return self._remember(node, None if row is None else bytes(row[0]))
+        return _keep(tiles, CACHED_TILE_COUNT, node, None if row is None else bytes(row[0]))
 
     def bucket(self, node: int) -> bytes | None:
         """Return the bucket of a node, or None."""
+        buckets = self._buckets
+        if node in buckets:
+            return buckets[node]
         row = self._execute("SELECT data FROM state_buckets WHERE node=?", (node,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return _keep(buckets, CACHED_BUCKET_COUNT, node, None if row is None else bytes(row[0]))
 
     def put_tile(self, node: int, data: bytes | None) -> None:
         """Store a tile, or remove it when there is no data."""
-        self._remember(node, data)
+        _keep(self._tiles, CACHED_TILE_COUNT, node, data)
         if data is None:
             self._execute("DELETE FROM state_tiles WHERE node=?", (node,))
         else:
@@ -75,16 +88,18 @@ class _SqliteNodes:
 
     def put_bucket(self, node: int, data: bytes | None) -> None:
         """Store a bucket, or remove it when there is no data."""
+        _keep(self._buckets, CACHED_BUCKET_COUNT, node, data)
         if data is None:
             self._execute("DELETE FROM state_buckets WHERE node=?", (node,))
         else:
             self._execute("INSERT OR REPLACE INTO state_buckets VALUES(?,?)", (node, data))
 
-    def _remember(self, node: int, data: bytes | None) -> bytes | None:
-        if len(self.cache) >= CACHED_TILE_COUNT:
-            self.cache.clear()
-        self.cache[node] = data
-        return data
+
+def _keep(pieces: dict[int, bytes | None], count_max: int, node: int, data: bytes | None) -> bytes | None:
+    if len(pieces) >= count_max:
+        pieces.clear()
+    pieces[node] = data
+    return data
 
 
 class StateStore:
@@ -230,7 +245,7 @@ class StateStore:
             CorruptLedgerError: A piece is missing, damaged or left over, or the pieces do not lead to the newest root.
         """
         newest = self._refresh()
-        self._nodes.cache.clear()  # what is checked is what is in the file
+        self._nodes.forget()  # what is checked is what is in the file
         found = check_pieces(self._nodes)
         expected = EMPTY_STATE_ROOT if newest is None else newest[1]
         if found.root != expected:
@@ -275,7 +290,7 @@ class StateStore:
         ).fetchone()
         newest = None if row is None else (int(row[0]), bytes(row[1]))
         if newest != self._known or newest is None:
-            self._nodes.cache.clear()
+            self._nodes.forget()
             self._kept = list(self.versions())
             self._known = newest
         return newest

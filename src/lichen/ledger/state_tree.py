@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, apply_changes, damaged
+from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, apply_changes, damaged, value_in
 from lichen.ledger.state_map import EMPTY_STATE_ROOT, MapProof, key_bit
 from lichen.ledger.state_nodes import (
     BUCKET,
@@ -25,6 +25,7 @@ from lichen.ledger.state_nodes import (
     TILE,
     NodeStore,
     Tile,
+    kind_in,
 )
 
 __all__ = ["Change", "StateTree"]
@@ -83,16 +84,23 @@ class StateTree:
         Raises:
             CorruptLedgerError: A piece on the way is missing or damaged.
         """
-        node, kind, depth = ROOT_NODE, self._root_kind(), 0
-        while kind == TILE:
+        nodes, node, depth = self._nodes, ROOT_NODE, 0
+        tile = nodes.tile(node)
+        while tile is not None:
             slot = _slot(key, depth)
-            kind = self._tile(node, depth).kind(slot)
             node, depth = node << STRIDE_BITS | slot, depth + 1
-        if kind == EMPTY:
-            return None
-        bucket = self._bucket(node)
-        at, present = bucket.find(key)
-        return bucket.value(at) if present else None
+            kind = kind_in(tile, slot)
+            if kind == EMPTY:
+                return None
+            if kind == BUCKET:
+                break
+            tile = nodes.tile(node)
+            if tile is None:
+                raise damaged(f"tile {node:x} is missing")
+        bucket = nodes.bucket(node)
+        if bucket is None and node != ROOT_NODE:
+            raise damaged(f"bucket {node:x} is missing")
+        return None if bucket is None else value_in(bucket, key)
 
     def apply(self, changes: Iterable[Change]) -> list[Change]:
         """Set and remove keys.

@@ -1,7 +1,7 @@
 """Query tables over the ledger's entries: runs, what they read and reached, artefacts, reuse, flags, lineage.
 
-Filled inside the transaction that appends the entry, rebuilt from the entries when this file's versions change. Only what entries
-say is here; what lies in manifests (file names, parameters) is in the local index instead.
+Filled before they are asked, rebuilt from the entries when this file's versions change. Only what entries say is here; what
+lies in manifests (file names, parameters) is in the local index instead.
 
 ``view_work`` answers "which runs on this data reached this metric, cheapest first" as one range scan: one row per
 (data digest, metric), ordered by joules.
@@ -27,12 +27,24 @@ ANY_METRIC = 0
 """Metric id under which every run on some data stands, whatever it reported."""
 
 
-def _name_id(connection: sqlite3.Connection, name: str | bytes) -> int:
-    """Return the small number that stands for a metric name or data digest."""
-    row = connection.execute("SELECT id FROM view_name WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        row = connection.execute("INSERT INTO view_name (name) VALUES (?) RETURNING id", (name,)).fetchone()
-    return int(row[0])
+class _Names:
+    """Small numbers that stand for metric names and data digests, looked up once per batch."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[str | bytes, int] = {}
+
+    def id_of(self, name: str | bytes) -> int:
+        """Return the number of a name; a new one when it has none."""
+        known = self._known.get(name)
+        if known is None:
+            row = self._connection.execute("SELECT id FROM view_name WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                row = self._connection.execute(
+                    "INSERT INTO view_name (name) VALUES (?) RETURNING id", (name,)
+                ).fetchone()
+            known = self._known[name] = int(row[0])
+        return known
 
 
 class RunsView:
@@ -63,41 +75,51 @@ class RunsView:
 
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add a run."""
-        said = record.predicate
-        parts: Mapping[str, str] = said["parts"]
-        energy: Mapping[str, Any] = said["energy"]
-        metrics: Mapping[str, float] = said["metrics"]
-        exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
-        connection.execute(
-            "INSERT INTO view_run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                record.place, record.member, said["status"], int(said["reusable"]), said.get("reason"),
-                said["time_unix_ms"], b64u_decode(parts["command"]), b64u_decode(said["family"]),
-                b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact, same_work, float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
-                energy["method"], energy["boundary"], energy.get("zone"), said.get("exit_status"), said["manifest"],
-                json.dumps(dict(metrics), separators=(",", ":")),
-            ),
-        )  # fmt: skip
-        for subject in record.statement.subjects:
-            if subject.name not in ("manifest", "outputs"):
-                connection.execute(
-                    "INSERT OR IGNORE INTO view_output VALUES (?,?,?)",
-                    (subject.sha256, record.place, subject.name),
-                )
-        finished = said["status"] in ("trained", "missed")
-        metric_ids = [(ANY_METRIC, 0.0)]
-        metric_ids += [
-            (_name_id(connection, name), float(value)) for name, value in metrics.items() if finished
-        ]
-        for digest in said["data"]:
-            data_id = _name_id(connection, b64u_decode(digest))
-            connection.executemany(
-                "INSERT OR IGNORE INTO view_work VALUES (?,?,?,?,?)",
-                [
-                    (data_id, metric_id, float(energy["joules"]), record.place, value)
-                    for metric_id, value in metric_ids
-                ],
-            )
+        self.insert_many(connection, [record])
+
+    def insert_many(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        """Add runs, each table's rows together."""
+        names = _Names(connection)
+        runs, outputs, work = [], [], []
+        for record in records:
+            runs.append(_run_row(record))
+            outputs += [
+                (subject.sha256, record.place, subject.name)
+                for subject in record.statement.subjects
+                if subject.name not in ("manifest", "outputs")
+            ]
+            work += _work_rows(record, names)
+        marks = ",".join("?" * len(runs[0]))
+        connection.executemany(f"INSERT INTO view_run VALUES ({marks})", runs)  # noqa: S608 - question marks
+        connection.executemany("INSERT OR IGNORE INTO view_output VALUES (?,?,?)", sorted(outputs))
+        connection.executemany("INSERT OR IGNORE INTO view_work VALUES (?,?,?,?,?)", sorted(work))
+
+
+def _run_row(record: Record) -> tuple[Any, ...]:
+    said = record.predicate
+    parts: Mapping[str, str] = said["parts"]
+    energy: Mapping[str, Any] = said["energy"]
+    return (
+        record.place, record.member, said["status"], int(said["reusable"]), said.get("reason"),
+        said["time_unix_ms"], b64u_decode(parts["command"]), b64u_decode(said["family"]),
+        b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact_fingerprint(parts),
+        same_work_fingerprint(parts), float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
+        energy["method"], energy["boundary"], energy.get("zone"), said.get("exit_status"), said["manifest"],
+        json.dumps(dict(said["metrics"]), separators=(",", ":")),
+    )  # fmt: skip
+
+
+def _work_rows(record: Record, names: _Names) -> list[tuple[int, int, float, int, float]]:
+    """One row per data file and metric; unfinished work has no metric that counts."""
+    said = record.predicate
+    metrics: Mapping[str, float] = said["metrics"] if said["status"] in ("trained", "missed") else {}
+    joules, place = float(said["energy"]["joules"]), record.place
+    values = [(ANY_METRIC, 0.0), *((names.id_of(name), float(value)) for name, value in metrics.items())]
+    return [
+        (data_id, metric_id, joules, place, value)
+        for data_id in [names.id_of(b64u_decode(digest)) for digest in said["data"]]
+        for metric_id, value in values
+    ]
 
 
 class ArtefactsView:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from lichen.contracts.record_forms import FORMS
 from lichen.contracts.registry import (
@@ -14,8 +16,10 @@ from lichen.contracts.registry import (
     tally_of,
     withdrawn_key,
 )
+from lichen.crypto.hashes import keyed_digest
 from lichen.crypto.keys import SigningKey
 from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Subject
 from lichen.errors import Rejected
 
@@ -331,3 +335,14 @@ class TestObjections:
 def test_later_versions_are_not_guessed_at(world, kind):
     with refused("schema", "version 1, not 2"):
         world.say(kind, {}, version=2)
+
+
+@given(st.dictionaries(st.text(max_size=6), st.text(max_size=10), max_size=6))
+@example({"seed": 'a","z":"b'})
+@example({'a":"b","c': "d"})
+@example({"a": "\\", "b": "\x7f", "seed": "\u20ac"})
+def test_fingerprints_are_digests_of_canonical_json(parts):
+    """Whatever stands in the parts: the short way of writing them never differs."""
+    rest = {name: digest for name, digest in parts.items() if name != "seed"}
+    assert exact_fingerprint(parts) == keyed_digest(None, "lichen exact v1", canonical_json(parts))
+    assert same_work_fingerprint(parts) == keyed_digest(None, "lichen same-work v1", canonical_json(rest))

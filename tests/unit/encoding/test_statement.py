@@ -78,3 +78,12 @@ def test_a_kind_has_a_plain_name(kind: str) -> None:
 def test_a_version_counts_from_1(version: Any) -> None:
     with pytest.raises(EncodingError):
         Statement("run", (Subject("a", bytes(32)),), {}, version)
+
+
+def test_what_is_signed_does_not_follow_later_changes_of_what_was_said() -> None:
+    said: dict[str, Any] = {"metrics": {"accuracy": 1.0}, "data": ("a",)}
+    read = Statement("run", (Subject("output/0", bytes(32)),), said).as_read()
+    said["metrics"]["accuracy"] = 0.5
+    assert read.predicate == {"metrics": {"accuracy": 1}, "data": ["a"]}
+    assert Statement.from_bytes(read.to_bytes()) == read
+    assert read.as_read() is read

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from lichen.errors import CorruptLedgerError
-from lichen.ledger.state_bucket import Bucket, apply_changes
+from lichen.ledger.state_bucket import Bucket, apply_changes, value_in
 from lichen.ledger.state_map import StateMap
 
 KEYS = [bytes([number]) + bytes(31) for number in (0, 1, 2, 3, 8, 9, 128, 255)]
@@ -63,10 +63,24 @@ def test_the_last_key_can_go() -> None:
     assert (len(bucket), list(bucket.items())) == (0, [])
 
 
+def test_a_value_is_found_in_the_stored_form() -> None:
+    values = {key: b"%d" % place * (place + 1) for place, key in enumerate(KEYS)}
+    data = built(values).to_bytes()
+    for key, value in values.items():
+        assert value_in(data, key) == value
+        assert value_in(data, key[:-1] + b"\x99") is None
+    one, other = sorted(values)[:2]
+    assert value_in(data, one[8:] + other[:8]) is None, "what lies across two keys is none"
+    with pytest.raises(CorruptLedgerError, match="do not add up"):
+        value_in(data + b"x", one)
+
+
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"\0\1", b"\0\2" + bytes(100), b"\xff\xff" + bytes(100)])
 def test_other_bytes_are_not_a_bucket(data: bytes) -> None:
     with pytest.raises(CorruptLedgerError):
         Bucket.from_bytes(data)
+    with pytest.raises(CorruptLedgerError):
+        value_in(data, bytes(32))
 
 
 def test_bytes_too_many_are_refused() -> None:

@@ -232,6 +232,8 @@ def test_a_replaced_value_is_checked_against_its_leaf(file: Path) -> None:
     first, second = sorted([key(0), key(1)])
     store.update(1, {first: b"value", second: b"value"})
     damage(connection, "state_buckets", -1)
+    connection.close()
+    connection, store = open_store(file)
     for value in (b"other", None):
         with pytest.raises(CorruptLedgerError, match="not the one that was stored"):
             store.update(2, {second: value})
