@@ -24,7 +24,10 @@ __all__ = [
 
 VERDICTS = ("confirmed", "not confirmed", "depends")
 ENTRY_POINT_GROUP = "lichen.experiments"
-_OWN = {"avoided-training": "lichen.experiments.avoided_training"}
+_OWN = {
+    "avoided-training": "lichen.experiments.avoided_training",
+    "trust-ladder": "lichen.experiments.trust_ladder",
+}
 
 
 @dataclass(frozen=True)
