@@ -161,6 +161,7 @@ def publish(
         raise UsageError(f"{kind!r} is neither data nor model")
     if not path.exists():
         raise UsageError(f"{path} does not exist", remedy="Name a file, or a directory of files.")
+    workspace.check_own()
     own_name = path.name if path.name not in ("", "..") else path.resolve().name
     claim = _Claim()
     claim.add_energy(energy, force=force)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lichen.errors import KeyFileError, LichenError, NotALedgerError
+from lichen.errors import KeyFileError, LichenError, NotALedgerError, StorageError
 from lichen.runs.config import UserConfig, lichen_home
 from lichen.runs.local_index import LocalIndex
 from lichen.runs.manifest import Manifest
@@ -33,6 +33,7 @@ __all__ = ["Identity", "Workspace", "default_member", "member_key_path", "read_i
 
 GROUP_KEY_FILE = "group.key"
 LOG_KEY_FILE = "log.key"
+_OWN_LEDGER = "Keep a ledger of your own: lichen init."
 _ARTEFACT_BYTES_MAX = 256 * 1024 * 1024
 
 
@@ -49,6 +50,16 @@ class Identity:
     member: str
     key: SigningKey
     path: Path
+
+
+def _user_name(uid: int) -> str:
+    """Return the name of a Unix user, or the number where there is none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def default_member(user: UserConfig) -> str:
@@ -112,12 +123,22 @@ class Workspace:
         user = UserConfig.read()
         if (url := remote_address(option, project, user)) is not None:
             return open_remote_ledger(url, project, user, read_only=read_only)
-        directory = locate_ledger(option, project, user)
-        if not (directory / "ledger.sqlite").exists():
+        try:
+            directory = locate_ledger(option, project, user)
+            is_there = (directory / "ledger.sqlite").exists()
+        except PermissionError as error:
+            place = Path(error.filename or "the ledger").parent
+            place = place.parent if place.name == place.parent.name else place
+            raise StorageError(
+                f"{place} is closed to you, the user {_user_name(os.getuid())}", remedy=_OWN_LEDGER
+            ) from error
+        if not is_there:
             raise NotALedgerError(
                 f"{directory} holds no ledger",
                 remedy="Run `lichen init` there, or name another with --ledger DIR.",
             )
+        log_key_path = directory / LOG_KEY_FILE
+        read_only |= log_key_path.exists() and not os.access(log_key_path, os.R_OK)
         return cls(project, directory.resolve(), user, read_only)
 
     def __enter__(self) -> Self:
@@ -153,9 +174,34 @@ class Workspace:
         self._open.callback(ledger.close)
         return ledger
 
+    def check_own(self) -> None:
+        """Make sure that this user may write: who holds the log key does.
+
+        Raises:
+            StorageError: The log key belongs to another Unix user, or is closed.
+        """
+        path = self.directory / LOG_KEY_FILE
+        if not path.exists() or os.access(path, os.R_OK):
+            return
+        owner, own = path.stat().st_uid, os.getuid()
+        if owner == own:
+            raise StorageError(f"{path} cannot be read", remedy=f"Run `chmod 600 {path}`.")
+        name = _user_name(owner)
+        raise StorageError(
+            f"the ledger in {self.directory} is written by the user {name} alone, who holds its log key; you are "
+            f"{_user_name(own)}",
+            remedy=f"{_OWN_LEDGER} Or work in it as that user, such as: sudo -u {name} lichen …",
+        )
+
     @cached_property
     def identity(self) -> Identity:
-        """Who signs here."""
+        """Who signs here.
+
+        Raises:
+            StorageError: Another Unix user alone may write to the ledger.
+            KeyFileError: The key is missing, malformed, or readable by others.
+        """
+        self.check_own()
         return read_identity(self.user)
 
     @cached_property
@@ -172,7 +218,8 @@ class Workspace:
         """
         if self.ledger.genesis.access == "public":
             return None
-        path = self.directory / GROUP_KEY_FILE
+        beside, copy = self.directory / GROUP_KEY_FILE, lichen_home() / "group-keys" / f"{self.ledger.id}.key"
+        path = copy if copy.exists() and not os.access(beside, os.R_OK) else beside
         try:
             if path.stat().st_mode & 0o077:
                 raise KeyFileError(f"{path} is readable by others", remedy=f"chmod 600 {path}")
@@ -181,6 +228,11 @@ class Workspace:
             raise KeyFileError(
                 f"{path} is missing, and this ledger is private",
                 remedy="Ask a member of the ledger for the group key file and put it there with mode 600.",
+            ) from None
+        except PermissionError:
+            raise KeyFileError(
+                f"{path} belongs to another user, and this ledger is private",
+                remedy=f"Ask them for the key, put it into {copy} and run `chmod 600` on it.",
             ) from None
         except (ValueError, UnicodeDecodeError):
             raise KeyFileError(
