@@ -121,9 +121,10 @@ class Workspace:
         """
         project = project or Project.find(Path.cwd())
         user = UserConfig.read()
-        if (url := remote_address(option, project, user)) is not None:
-            return open_remote_ledger(url, project, user, read_only=read_only)
         try:
+            url = remote_address(option, project, user)
+            if url is not None:
+                return open_remote_ledger(url, project, user, read_only=read_only)
             directory = locate_ledger(option, project, user)
             is_there = (directory / "ledger.sqlite").exists()
         except PermissionError as error:
