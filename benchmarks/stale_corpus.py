@@ -11,11 +11,18 @@ import json
 import random
 import sqlite3
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stale_distributions import Distribution
+
+if TYPE_CHECKING:
+    from stale_scene import Scene
 
 Writer = Callable[[Path, int], None]
+Undo = Callable[[], None]
 
 HEAD = "import hashlib, os, pathlib\nK = 1\ndef save(*parts):\n    os.makedirs('out', exist_ok=True)\n    text = repr((K,) + parts)\n    open('out/result.txt', 'w').write(text + hashlib.sha256(text.encode()).hexdigest())\n    print('accuracy:', len(text))\n"
 
@@ -98,16 +105,36 @@ class Case:
         absent: Paths looked for; content that is valid there.
         variables: Variables read.
         program: First word, when it is not Python.
+        links: Symbolic links, with the targets each may have; the first to begin with.
+        preset: Variables that are set from the beginning.
+        distributions: Installed in the interpreter's environment.
+        optional: Distributions that are not installed, and may be.
+        interpreter: ``""`` (the campaign's), ``venv`` (a private environment) or ``user`` (the base one, with packages in the home).
+        prepare: Makes what files and links cannot say; called once, with the scene.
+        reads_stdin: The script reads a file from standard input.
+        sees_times: The script looks at modification times.
+        library_path: ``LD_LIBRARY_PATH`` leads to two directories outside the project.
+        own: Mutations of this case alone, by class; each takes the scene and returns how to take it back.
     """
 
     name: str
     argv: tuple[str, ...]
     code: dict[str, str]
-    data: dict[str, Writer] = field(default_factory=dict)
+    data: Mapping[str, Writer] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     absent: dict[str, str] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
     program: str | None = None
+    links: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    preset: dict[str, str] = field(default_factory=dict)
+    distributions: tuple[Distribution, ...] = ()
+    optional: tuple[Distribution, ...] = ()
+    interpreter: str = ""
+    prepare: Callable[[Scene], None] | None = None
+    reads_stdin: bool = False
+    sees_times: bool = False
+    library_path: bool = False
+    own: dict[str, Callable[[Scene], Undo]] = field(default_factory=dict)
 
 
 def case(

@@ -2,7 +2,8 @@
 
 A look-up must know interpreter version and installed distributions *now*. Asking the interpreter costs about 20 ms, so
 its answer is kept in a small file keyed by everything that could change it: the executable's and ``pyvenv.cfg``'s
-identity and modification times, and the variables by which people move its directories. Installed versions are read from
+identity and modification times, the variables by which people move its directories, and the times of those directories, since
+path files in them lead to others. Installed versions are read from
 the names of ``*.dist-info`` directories each time, which costs one directory listing. The user's own packages count, even
 where their directory is yet to be made; a distribution that stands in several directories has all its versions told, since
 an interpreter's options decide which of them it takes.
@@ -19,8 +20,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Interpreter", "distribution_versions", "probe_interpreter"]
 
@@ -58,6 +60,10 @@ class Interpreter:
     base_prefix: str
     path: tuple[str, ...]
 
+    def stamp(self) -> dict[str, int]:
+        """Return the modification times of the directories in which path files may lie, nanoseconds; -1 where none is."""
+        return {entry: _modified_ns(entry) for entry in self.path if entry.endswith("-packages")}
+
     def to_environment(self) -> dict[str, str]:
         """Return the part that results may depend on."""
         return {
@@ -82,8 +88,11 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
         return _this_interpreter()
     cached = cache_directory / f"python-{_identity(executable)}.json" if cache_directory else None
     if cached is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return _from_json(cached.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            kept = json.loads(cached.read_text(encoding="utf-8"))
+            known = _from_json(kept["answer"])
+            if known.stamp() == kept["stamp"]:
+                return known
     try:
         answer = (
             subprocess.run(
@@ -93,26 +102,33 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
                 timeout=10,
                 check=True,
                 stdin=subprocess.DEVNULL,
+                cwd="/",  # nothing of the project may stand in a module's place
             )
             .stdout.decode()
             .splitlines()[-1]
         )  # start-up files of the user's may print
-        interpreter = _from_json(answer)
+        interpreter = _from_json(json.loads(answer))
     except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError, UnicodeDecodeError):
         return None
     if cached is not None:
         with contextlib.suppress(OSError):  # the cache only saves time
             cached.parent.mkdir(parents=True, exist_ok=True)
             partial = cached.with_suffix(f".{os.getpid()}.tmp")
-            partial.write_text(answer, encoding="utf-8")
+            kept = {"answer": asdict(interpreter), "stamp": interpreter.stamp()}
+            partial.write_text(json.dumps(kept), encoding="utf-8")
             partial.replace(cached)
     return interpreter
 
 
-def _from_json(text: str) -> Interpreter:
-    values = json.loads(text)
-    values["path"] = tuple(values["path"])
-    return Interpreter(**values)
+def _from_json(values: dict[str, Any]) -> Interpreter:
+    return Interpreter(**{**values, "path": tuple(values["path"])})
+
+
+def _modified_ns(place: str) -> int:
+    try:
+        return os.stat(place).st_mtime_ns  # noqa: PTH116 - a hot path
+    except OSError:
+        return -1
 
 
 def _this_interpreter() -> Interpreter:

@@ -79,7 +79,8 @@ class Manifest:
         data: Digest by name of every other file read; ``{stdin}`` for piped input.
         absent: Names looked for and not found.
         present: Kind by name of what was looked at but not read: ``directory``, ``other``, a file's size in bytes, or
-            ``file`` (one that the run replaced), or ``link`` and the target of a symbolic link on the way to an input.
+            ``file`` (one that the run replaced), or ``link`` and the target of a symbolic link that was read or leads to an
+            input; followed by permission bits and modification time where the run looked at those.
         listings: Digest by name of directory listings read.
         imports: Top-level module names the run asked for, found or not.
         modules: By directory, which of ``imports`` could be found in it (comma separated): a new file there could stand in

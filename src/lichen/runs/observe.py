@@ -22,6 +22,7 @@ from lichen.runs.config import lichen_home
 from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.manifest import Manifest, Output
 from lichen.runs.surroundings import ALWAYS_VARIABLES, FILE_MARK, MISSING, STDIN, Surroundings
+from lichen.runs.trace.programs import find_library, find_program
 
 if TYPE_CHECKING:
     from lichen.runs.command import Command
@@ -109,10 +110,14 @@ class _Observer:
     def take_path(self, seen: _Path, sources: set[str]) -> None:
         """Sort one path into the sections."""
         project = self.surroundings.project
-        if project.is_ignored(seen.path) or any(_is_below(seen.path, place) for place in self.own_places):
+        if any(_is_below(seen.path, place) for place in self.own_places):
             return
         name = project.name_of(seen.path)
         kinds = seen.by_kind
+        if project.is_ignored(seen.path):
+            if not project.is_read_for_good(seen.path):
+                return
+            kinds = {kind: access for kind, access in kinds.items() if kind in ("read", "absent")}
         if "read" in kinds or "exec" in kinds:
             first = kinds.get("read") or kinds["exec"]
             self.take_input(seen.path, name, first.stat, is_code=seen.path in sources)
@@ -120,7 +125,9 @@ class _Observer:
             self._take_absent(kinds["absent"], name)
         if "list" in kinds:
             self.listed[name] = kinds["list"]
-        if "stat" in kinds and not kinds.keys() & {"read", "absent", "list", "exec"}:
+        if "stat" in kinds and kinds["stat"].detail in ("mode", "times") and "write" not in kinds:
+            self.present[name] = self.surroundings.status_of(name, times=kinds["stat"].detail == "times")
+        elif "stat" in kinds and not kinds.keys() & {"read", "absent", "list", "exec"}:
             presence = self.surroundings.presence_of(name)
             if "write" not in kinds and presence != MISSING:
                 self.present[name] = presence
@@ -268,7 +275,7 @@ def observe(
     if command.is_python and command.script and command.script.startswith("/"):
         sources.add(command.script)
     for path in sources:
-        if path not in paths and not project.is_ignored(path):
+        if path not in paths and (not project.is_ignored(path) or project.is_read_for_good(path)):
             observer.take_input(path, project.name_of(path), None, is_code=True)
     for seen in paths.values():
         observer.take_path(seen, sources)
@@ -276,6 +283,8 @@ def observe(
         if project.name_of(path) not in observer.data:
             observer.take_input(path, project.name_of(path), None, is_code=False)
     _take_links(observer)
+    for path in trace.links:
+        _take_link(observer, path)
     _take_declared_outputs(observer, outputs)
     _take_stdin(observer, trace)
     for reason in () if trace.complete else trace.reasons or ("the trace is not complete",):
@@ -312,6 +321,15 @@ def _take_links(observer: _Observer) -> None:
                 if not project.is_ignored(entry.path):
                     name = project.name_of(entry.path)
                     observer.present[name] = surroundings.link_of(name)
+
+
+def _take_link(observer: _Observer, path: str) -> None:
+    """Note a link whose target was read, unless it leads to the whole project: a colleague's checkout has others."""
+    project = observer.surroundings.project
+    leads_home = f"{project.root}/".startswith(f"{os.path.realpath(path)}/")
+    if not project.is_ignored(path) and not (leads_home and not project.contains(path)):
+        name = project.name_of(path)
+        observer.present[name] = observer.surroundings.link_of(name)
 
 
 def _directories_of(root: str) -> list[str]:
@@ -375,9 +393,11 @@ def _manifest(
         else:
             executables[project.name_of(path)] = digest
     interpreter = surroundings.interpreter
-    facts = dict(interpreter.to_environment()) if interpreter else surroundings.environment_of(("machine",))
+    keys = ["encoding", "start", *interpreter.to_environment()] if interpreter else ["encoding", "machine"]
     if trace.environment.get("cuda"):
-        facts.update(surroundings.environment_of(("nvidia_driver",)))
+        keys.append("nvidia_driver")
+    keys += _found_by_search(observer, trace)
+    facts = surroundings.environment_of(keys)
     return Manifest(
         command=command.canonical,
         cwd=project.name_of(command.cwd),
@@ -398,6 +418,32 @@ def _manifest(
         outputs=tuple(observer.outputs[name] for name in sorted(observer.outputs)),
         directories=tuple(sorted(observer.directories)),
     )
+
+
+def _found_by_search(observer: _Observer, trace: Trace) -> list[str]:
+    """Name the programs and libraries that a search path led to: an earlier or another entry there would lead elsewhere.
+
+    The run's own interpreter is left out: it is described by what it is, not by where it lies.
+    """
+    environ = observer.surroundings.environ
+    started = {os.path.realpath(path) for path in trace.execs}
+    started |= {os.path.realpath(access.path) for access in trace.accesses if access.kind == "exec"}
+    first = 1 if trace.processes and trace.processes[0].kind == "python" else 0
+    started |= {os.path.realpath(process.path) for process in trace.processes[first:] if process.path}
+    names = {_last(path) for process in trace.processes[first:] for path in (process.name, process.path)}
+    names |= {_last(access.path) for access in trace.accesses if access.kind == "exec"}
+    found = [
+        f"program {name}"
+        for name in sorted(names - {""})
+        if (path := find_program(name, "/", environ)) and os.path.realpath(path) in started
+    ]
+    libraries = {_last(access.path) for access in trace.accesses if ".so" in access.path}
+    found += [f"library {name}" for name in sorted(libraries) if find_library(name, "/", environ)]
+    return found
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _unchanged(first: StatKey, now: os.stat_result) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["LEDGER_DIRECTORY", "PROJECT_MARK", "Project", "locate_ledger"]
 LEDGER_DIRECTORY = ".lichen"
 PROJECT_MARK = "{project}"
 _ROOT_SIGNS = (PROJECT_FILE, LEDGER_DIRECTORY, ".git", "pyproject.toml")
+_STATE_OF_CHECKOUT = re.compile(r"(.*/)?\.git/(HEAD|packed-refs|index|refs/.*)")
+"""Files of version control whose content a program can want to know, such as which commit is checked out."""
 _ALWAYS_IGNORED = ("__pycache__/", f"{LEDGER_DIRECTORY}/", ".git/", ".hg/", ".ipynb_checkpoints/", "*.pyc")
 
 
@@ -60,11 +62,19 @@ class Project:
 
     @cached_property
     def _ignore(self) -> IgnoreRules:
-        lines = [*_ALWAYS_IGNORED, *self.config.ignore]
+        return IgnoreRules.parse([*_ALWAYS_IGNORED, *self._chosen_lines])
+
+    @cached_property
+    def _chosen(self) -> IgnoreRules:
+        return IgnoreRules.parse(self._chosen_lines)
+
+    @cached_property
+    def _chosen_lines(self) -> list[str]:
+        lines = [*self.config.ignore]
         file = self.root / ".lichenignore"
         if file.is_file():
             lines += file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        return IgnoreRules.parse([*lines, *self.extra_ignore])
+        return [*lines, *self.extra_ignore]
 
     @cached_property
     def _prefix(self) -> str:
@@ -75,9 +85,21 @@ class Project:
         return path.startswith(self._prefix) or path == str(self.root)
 
     def is_ignored(self, path: str) -> bool:
-        """Say whether an absolute path is left out of inputs and outputs."""
+        """Say whether an absolute path is left out of outputs and listings, and of inputs but for :meth:`is_read_for_good`."""
         relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
         return self._ignore.is_ignored(relative)
+
+    def is_read_for_good(self, path: str) -> bool:
+        """Say whether a path that is ignored for its name counts all the same when a run has read it.
+
+        So it is with bytecode that no source stands behind, and with what says which commit is checked out. What the user told
+        Lichen to ignore stays ignored.
+        """
+        relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
+        if _STATE_OF_CHECKOUT.fullmatch(relative):
+            return not self._chosen.is_ignored(relative)
+        is_bytecode = relative.endswith(".pyc") and "__pycache__/" not in relative
+        return is_bytecode and not self._chosen.is_ignored(relative)
 
     def name_of(self, path: str) -> str:
         """Return the name under which an absolute path stands in a manifest."""

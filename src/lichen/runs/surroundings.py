@@ -7,10 +7,11 @@ does not answer) is a difference, never a match.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,18 +22,23 @@ from lichen.runs.concealment import Concealer
 from lichen.runs.interpreter import Interpreter, distribution_versions
 from lichen.runs.manifest import Manifest
 from lichen.runs.project import Project
+from lichen.runs.trace.variables import ALL_NAMES, all_names
 
 __all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differences"]
 
 STDIN = "{stdin}"
+_SEARCHES = frozenset({"program", "library"})
+"""First words of environment facts that say where a search leads: ``program cat`` on PATH, ``library libm.so``."""
 MISSING = "missing"
 LINK_MARK = "link "
 FILE_MARK = "file"
+MODE_MARK = " mode "
+TIME_MARK = " at "
 EDITED = "(edited files)"
 ALWAYS_VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
-    "PYTHONPATH", "TZ",
+    "PYTHONDEVMODE", "PYTHONINTMAXSTRDIGITS", "PYTHONIOENCODING", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8", "PYTHONWARNINGS", "TZ",
 )  # fmt: skip
 """Variables that interpreters and numerical libraries read where no trace sees it; part of every manifest."""
 
@@ -65,6 +71,12 @@ class Difference:
             if self.now in (None, MISSING):
                 return f"{self.name} is gone"
             return f"{self.name} changed" if self.before else f"{self.name} is new"
+        if self.section == "distributions" and self.name.startswith("names in "):
+            return f"the {self.name} changed"
+        if self.section == "distributions" and self.name.startswith("("):
+            return f"what is installed changed {self.name}"
+        if self.section == "variables" and self.name == ALL_NAMES:
+            return "other variables are set than before, and the run looked at all of them"
         noun = {
             "variables": "variable", "distributions": "installed version of", "environment": "environment:",
             "present": "", "seed": "seed", "command": "command",
@@ -134,10 +146,21 @@ class Surroundings:
         except (OSError, ValueError, LichenError):
             return MISSING
 
+    def status_of(self, name: str, *, times: bool) -> str:
+        """Say what stands at a name, with permission bits and, if asked, modification time: ``512 mode 644 at 17…`` (ns)."""
+        try:
+            info = Path(self.project.path_of(name)).stat()
+        except (OSError, LichenError):
+            return MISSING
+        mode = f"{self.presence_of(name)}{MODE_MARK}{stat.S_IMODE(info.st_mode):o}"
+        return f"{mode}{TIME_MARK}{info.st_mtime_ns}" if times else mode
+
     def _presence_like(self, name: str, before: str) -> str:
         """Say what stands at a name in the terms in which it was described before."""
         if before.startswith(LINK_MARK):
             return self.link_of(name)
+        if MODE_MARK in before:
+            return self.status_of(name, times=TIME_MARK in before)
         now = self.presence_of(name)
         return FILE_MARK if before == FILE_MARK and now.isdigit() else now
 
@@ -201,39 +224,104 @@ class Surroundings:
     def variable(self, name: str) -> str | None:
         """Return a variable with the project root generalised, or None when unset."""
         value = self.environ.get(name)
+        if name == ALL_NAMES and value is None:
+            return all_names(self.environ)
         if name == "PYTHONPATH" and value:
             value = os.pathsep.join(part for part in value.split(os.pathsep) if part)
         if value is None:
             return None
         return self.project.generalise(self.concealer.values({name: value})[name])
 
-    def versions_of(self, names: Iterable[str]) -> dict[str, str]:
+    def versions_of(self, names: Collection[str]) -> dict[str, str]:
         """Return the installed versions of distributions, ``-`` for those not there.
 
-        Installed files that were edited after installation stand together under ``EDITED``, since no version tells of them.
+        A version is followed by the digest of the build. Installed files that were edited after installation stand together under
+        ``EDITED``, since no version tells of them. ``ALL_INSTALLED`` and names after ``LISTED`` say what a run saw that asked
+        which distributions there are, or listed an installed folder.
         """
-        wanted = [name for name in names if name != EDITED]
-        if not wanted:
-            return {}
+        from lichen.runs.trace import distributions as installed
+
+        listed = [
+            name for name in names if name == installed.ALL_INSTALLED or name.startswith(installed.LISTED)
+        ]
+        wanted = [name for name in names if name != EDITED and name not in listed]
         directories = self.interpreter.path if self.interpreter else ()
-        return {**distribution_versions(wanted, directories), EDITED: self._edited(directories, wanted)}
+        found = {name: self._listed(name, directories) for name in listed}
+        if not wanted:
+            return found
+        sites = [installed.SiteDirectory.read(path, wanted) for path in directories if Path(path).is_dir()]
+        builds = installed.builds_of(sites, wanted)
+        for name, version in distribution_versions(wanted, directories).items():
+            found[name] = f"{version} (build {builds[name]})" if name in builds else version
+        changed = installed.changed_installed_files(sites, wanted, self.hash_file)
+        return {**found, EDITED: self._edited(changed)}
 
-    def _edited(self, directories: Iterable[str], names: Iterable[str]) -> str:
-        from lichen.runs.trace.distributions import changed_installed_files
+    def _edited(self, changed: Iterable[str]) -> str:
+        """Digest edited installed files by name and content."""
+        texts = [f"{Path(path).name}\0{self.digest_of(self.project.name_of(path))}\0" for path in changed]
+        return _short_digest("".join(texts)) if texts else "none"
 
-        existing = [directory for directory in directories if Path(directory).is_dir()]
-        digest = hashlib.sha256()
-        changed = changed_installed_files(existing, names)
-        for path in changed:
-            digest.update(f"{Path(path).name}\0{self.digest_of(self.project.name_of(path))}\0".encode())
-        return digest.hexdigest()[:16] if changed else "none"
+    def _listed(self, name: str, directories: Iterable[str]) -> str:
+        """Digest the names in an installed folder, bytecode left out, or those of all distributions."""
+        from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED
 
-    def environment_of(self, keys: Iterable[str]) -> dict[str, str]:
+        if name == ALL_INSTALLED:
+            folders = list(directories)
+        else:
+            relative = name.removeprefix(LISTED)
+            folders = [f"{directory}/{relative}".removesuffix("/.") for directory in directories]
+            folders = [folder for folder in folders if Path(folder).is_dir()][:1]
+        entries: list[str] = []
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                entries += [entry.name for entry in Path(folder).iterdir()]
+        if name == ALL_INSTALLED:
+            entries = [entry for entry in entries if entry.endswith((".dist-info", ".egg-info"))]
+        kept = sorted(entry for entry in entries if entry != "__pycache__" and not entry.endswith(".pyc"))
+        return _short_digest("\0".join(kept)) if folders else MISSING
+
+    def start_of(self) -> str:
+        """Digest what every start of the interpreter obeys: path files and customizations among installed packages."""
+        from lichen.runs.trace.distributions import start_files
+
+        directories = self.interpreter.path if self.interpreter else ()
+        texts = []
+        for path in start_files(entry for entry in directories if entry.endswith(("-packages",))):
+            try:
+                text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+            except OSError:
+                text = MISSING  # a folder, whose content counts once it is imported
+            texts.append(f"{Path(path).name}\0{self.project.generalise(text)}\0")
+        return _short_digest("".join(texts)) if texts else "none"
+
+    def encoding_of(self) -> str:
+        """Say which character encoding the locale asks for: its name, ``C``, or ``default``."""
+        for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+            if value := self.environ.get(name):
+                _, dot, codeset = value.partition("@")[0].partition(".")
+                return codeset.lower().replace("-", "") if dot else value
+        return "default"
+
+    def environment_of(self, keys: Collection[str]) -> dict[str, str]:
         """Return interpreter, architecture and driver facts by name."""
         known = self.interpreter.to_environment() if self.interpreter else {"machine": os.uname().machine}
+        if "start" in keys:
+            known["start"] = self.start_of()
+        known["encoding"] = self.encoding_of()
         if (driver := _nvidia_driver()) is not None:
             known["nvidia_driver"] = driver
+        for key in keys:
+            kind, _, name = key.partition(" ")
+            if name and kind in _SEARCHES:
+                known[key] = self._found(kind, name)
         return {key: known.get(key, MISSING) for key in keys}
+
+    def _found(self, kind: str, name: str) -> str:
+        """Say where a search leads for a program or a library."""
+        from lichen.runs.trace.programs import find_library, find_program
+
+        found = (find_program if kind == "program" else find_library)(name, "/", self.environ)
+        return self.project.generalise(found) if found else MISSING
 
     def redo(self, manifest: Manifest) -> Manifest:
         """Describe every item of a manifest as it is now.
@@ -280,6 +368,10 @@ class Surroundings:
             if output is None or self.digest_of(name) != b64u(output.sha256):
                 return name
         return None
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _is_importable(entry: str) -> bool:

@@ -56,6 +56,25 @@ def test_the_users_own_packages_count(
     assert str(site) not in without.path
 
 
+def test_a_path_file_made_later_is_obeyed(
+    plain_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+    cache, more = tmp_path / "cache", tmp_path / "more"
+    more.mkdir()
+    site = user_site(plain_python)
+    site.mkdir(parents=True)
+    before = probe_interpreter(plain_python, cache)
+    assert before is not None
+    assert probe_interpreter(plain_python, cache) == before
+    (site / "more.pth").write_text(f"{more}\n")
+    now = probe_interpreter(plain_python, cache)
+    assert now is not None
+    assert str(more) not in before.path
+    assert str(more) in now.path
+
+
 def test_a_probe_is_not_misled_by_where_it_is_asked(
     plain_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

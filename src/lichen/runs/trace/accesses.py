@@ -6,17 +6,18 @@ state then with its state at the first open.
 """
 
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH116, PTH208
+# ruff: noqa: PTH114, PTH116, PTH208
 
 from __future__ import annotations
 
 import operator
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
+from lichen.runs.trace.agent_log import ABSENT, LEVEL_LINK, UNKNOWN, Flag, Kind, Record
 from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.trace import Access, AccessKind, StatKey
 
@@ -27,7 +28,7 @@ _ALONE = {
     means: frozenset((means,))
     for means in ("audit", "preload", "inotify", "proc", "argv", "import", "seccomp")
 }
-_DETAILS = {1: "type", 2: "status", 3: "times"}
+_DETAILS = {1: "type", 2: "status", 3: "mode", 4: "times"}
 _FIFO, _CHARACTER, _DIRECTORY, _BLOCK, _REGULAR, _LINK, _SOCKET = 1, 2, 4, 6, 8, 10, 12
 _WALKED_FILES_MAX = 100_000
 _CONFIRMED: tuple[AccessKind, ...] = ("read", "write", "update", "append", "list")
@@ -36,6 +37,8 @@ _HARMLESS_DEVICES = (
     "/dev/dri/", "/dev/kfd", "/dev/console", "/dev/fuse", "/dev/log", "/dev/stdout", "/dev/stderr", "/dev/infiniband/",
     "/dev/hwrng", "/dev/accel", "/dev/cpu_dma_latency", "/dev/kvm", "/dev/fd/1", "/dev/fd/2",
 )  # fmt: skip
+_LOST_NAME = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(cwd|root|fd/\d+)/")
+"""A path that goes through a process's own directory or descriptor; what it meant cannot be told when the process is gone."""
 _STDIN_NAMES = frozenset(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
 
 
@@ -49,6 +52,9 @@ class AccessTable:
         devices: Devices opened that give input, such as a camera.
         stdin_opened: Standard input was opened by one of its names.
         site_files: Files of installed packages that were opened.
+        site_lists: Folders of installed packages that were listed, not by the import system.
+        links: Symbolic links whose target was read.
+        lost_names: Paths through ``/proc`` whose meaning ended with their process.
     """
 
     places: Places
@@ -56,6 +62,9 @@ class AccessTable:
     devices: set[str] = field(default_factory=set)
     stdin_opened: bool = False
     site_files: dict[str, StatKey | None] = field(default_factory=dict)
+    site_lists: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+    lost_names: set[str] = field(default_factory=set)
     _seen: dict[AccessKind, dict[str, Access]] = field(
         default_factory=lambda: {
             "read": {}, "write": {}, "append": {}, "update": {}, "list": {}, "absent": {}, "exec": {}, "stat": {}
@@ -129,9 +138,13 @@ class AccessTable:
             self._note("exec", path, state, means)
 
     def _add_foreign(self, path: str, record: Record) -> None:
+        place = self.places.of(path)
+        if place == "device" and _LOST_NAME.match(path):
+            self.lost_names.add(path)
+        if record.kind == Kind.LIST and place == "site" and record.type != ABSENT:
+            self.site_lists.add(path)
         if record.kind != Kind.OPEN:
             return
-        place = self.places.of(path)
         if place == "site":
             self.site_files.setdefault(path, record.stat)
         elif place == "device":
@@ -209,8 +222,20 @@ class AccessTable:
     def _look(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
             self._miss(path, record.means)
+        elif record.flags == LEVEL_LINK:
+            self._follow(path)
         elif not self._is_owned(path):
             self._note("stat", path, record.stat, record.means, _DETAILS.get(record.flags, "status"))
+
+    def _follow(self, path: str) -> None:
+        """The target of a link was read, or a path was resolved: every link on the way counts."""
+        end = 0
+        while end != len(path):
+            end = path.find("/", end + 1)
+            end = end if end > 0 else len(path)
+            part = path[:end]
+            if os.path.islink(part) and self.places.is_ours(part) and not self._is_owned(part):
+                self.links.add(part)
 
     def _list(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
@@ -375,7 +400,7 @@ class AccessTable:
 
 
 def _closer(first: str, second: str) -> str:
-    order = ("", "type", "status", "times")
+    order = ("", "type", "status", "mode", "times")
     return max(first, second, key=order.index)
 
 

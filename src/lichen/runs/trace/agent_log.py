@@ -40,6 +40,8 @@ _STATED = struct.Struct("<BBBxIqQQqqq")
 
 ABSENT = 0
 UNKNOWN = 15
+LEVEL_STATUS, LEVEL_TIMES, LEVEL_LINK = 2, 4, 5
+"""How closely a path was looked at: size too, times too, or where a link leads; 1 is type alone, 3 permission bits too."""
 
 
 class Kind:

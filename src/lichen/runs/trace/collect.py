@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from lichen.runs.trace.accesses import AccessTable
-from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record, read_agent_logs
+from lichen.runs.trace.agent_log import (
+    ABSENT,
+    LEVEL_STATUS,
+    LEVEL_TIMES,
+    AgentLog,
+    Kind,
+    Record,
+    read_agent_logs,
+)
 from lichen.runs.trace.completeness import Verdict, judge_audited, judge_preloaded
 from lichen.runs.trace.inotify import DirectoryWatch
 from lichen.runs.trace.interpreter import describe_environment
@@ -26,7 +34,7 @@ from lichen.runs.trace.network import outside_peers
 from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
-from lichen.runs.trace.programs import kind_of_program
+from lichen.runs.trace.programs import kind_of_program, looks_at_times
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
 from lichen.runs.trace.trace import StatKey, Trace
 from lichen.runs.trace.variables import select_variables
@@ -36,6 +44,7 @@ __all__ = ["METRICS_FILE", "Evidence", "collect_trace"]
 METRICS_FILE = "metrics.jsonl"
 _TIME = operator.itemgetter(0)
 _WALKED_DIRECTORIES_MAX = 10_000
+_SOURCE_BYTES_MAX = 4_000_000
 _ENDING_SECONDS_MAX = 0.5
 
 
@@ -103,13 +112,17 @@ def _collect(evidence: Evidence) -> Trace:
     for pid, name in _still_running(agents, preload):
         verdict.blame("still-running", f"process {pid} ({name}) outlives the run")
     table = _table(evidence, places, agents, preload, verdict)
-    found = find_modules(agents, preload.records if preload else (), places, table.site_files)
+    found = find_modules(
+        agents, preload.records if preload else (), places, table.site_files, table.site_lists
+    )
     for path in sorted(found.absent):
         table.add_absent(path)
     for path in sorted(found.stale):
         verdict.blame(
             "stale-bytecode", f"what ran is not {path} as it stands; remove the __pycache__ beside it"
         )
+    if preload is not None:
+        _look_closer(table, preload, verdict, found.modules.values())
     for path in sorted(found.loose_files):
         table.add_loose(path)
     accesses = table.finish()
@@ -129,6 +142,7 @@ def _collect(evidence: Evidence) -> Trace:
             whole=verdict.whole_environment,
         ),
         distributions=found.distributions,
+        links=tuple(sorted(table.links)),
         environment=describe_environment(agents, _mapped(agents, preload, evidence.look)),
         execs=tuple(sorted(path for path in verdict.executables if path)),
         processes=tuple(verdict.processes),
@@ -243,6 +257,35 @@ def _table(
     return table
 
 
+def _look_closer(table: AccessTable, preload: PreloadLog, verdict: Verdict, sources: Iterable[str]) -> None:
+    """Take looks for looks at modification times where a program is known to compare them.
+
+    Of a native program only the look is seen, not the field; likewise of the entries that ``os.scandir`` gives.
+    """
+    looks: list[Record] = []
+    if any(
+        process.kind != "python" and looks_at_times(process.argv, process.path)
+        for process in verdict.processes
+    ):
+        looks += [
+            record for record in preload.records if record.kind == Kind.STAT and record.means == "preload"
+        ]
+    if any(_reads_entry_times(path) for path in sources):
+        looks += preload.core_looks
+    for record in looks:
+        if record.flags == LEVEL_STATUS:
+            table.add(record._replace(flags=LEVEL_TIMES))
+
+
+def _reads_entry_times(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_SOURCE_BYTES_MAX)
+    except OSError:
+        return False
+    return b"scandir" in text and b"time" in text and b"st_" in text
+
+
 def _module_directories(agents: Iterable[AgentLog]) -> set[str]:
     """Directories that the import system lists for itself."""
     found = {normalise(entry) for log in agents for entry in log.sys_path}
@@ -303,6 +346,8 @@ def _blame_special(
     """Inputs that cannot be compared later, and what the directory watch missed where it is needed."""
     for path in sorted(table.fifos):
         verdict.blame("fifo", f"{path} is a pipe; what came through it cannot be compared later")
+    for path in sorted(table.lost_names):
+        verdict.blame("lost-name", f"{path} means something only to the process that opened it")
     for path in sorted(table.devices):
         verdict.blame("device", f"{path} gives data that cannot be compared later")
     if preload is None and "inotify" in evidence.means:

@@ -1,8 +1,9 @@
 """Which installed distribution a file belongs to, and whether its version says what is in it.
 
-A version number identifies content only when the distribution came from an index: a distribution installed from a
-directory, an archive or a repository (``direct_url.json``), an editable one, files that no distribution lists, and files changed
-after they were installed count as code and are hashed like the project's own.
+A version number identifies content only when the distribution came from an index, and then only one build of it: a distribution
+installed from a directory, an archive or a repository (``direct_url.json``), an editable one, one without a list of its files,
+files that no distribution lists, and files changed after they were installed count as code and are hashed like the project's
+own. Builds of one version are told apart by the digests in their lists.
 
 Source: Python packaging's "Recording installed projects" and "Direct URL" specifications.
 """
@@ -18,12 +19,23 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Distribution", "SiteDirectory", "normal_name"]
+from lichen.errors import LichenError
 
+__all__ = [
+    "ALL_INSTALLED", "LISTED", "Distribution", "SiteDirectory", "builds_of", "changed_installed_files", "normal_name",
+    "start_files",
+]  # fmt: skip
+
+ALL_INSTALLED = "(all that is installed)"
+"""Stands among the distributions of a run that asked which there are: their names and versions, as a digest."""
+LISTED = "names in "
+"""Before the relative path of an installed folder that a run listed, among its distributions."""
+
+HashFile = Callable[[str], bytes]
 _GENERATED = re.compile(
     r".*/(__editable__|_editable_|_distutils_hack/|_virtualenv\.|[^/]*\.pth$|easy[-_]install)"
 )
@@ -65,17 +77,24 @@ class SiteDirectory:
     owners: dict[str, list[Distribution]] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
     _recorded: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    _listed: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str) -> SiteDirectory:
-        """Read the metadata of everything installed in a directory; unreadable metadata is skipped."""
+    def read(cls, path: str, only: Iterable[str] | None = None) -> SiteDirectory:
+        """Read the metadata of what is installed in a directory; unreadable metadata is skipped.
+
+        Args:
+            path: The directory.
+            only: Names of the distributions wanted; all of them when None.
+        """
         site = cls(path)
+        wanted = None if only is None else {normal_name(name) for name in only}
         with contextlib.suppress(OSError):
             for entry in sorted(os.listdir(path)):
                 match = re.fullmatch(r"(.+?)-([^-]+)\.dist-info", entry) or re.fullmatch(
                     r"(.+?)-([^-]+?)(?:-py[\d.]+)?\.egg-info", entry
                 )
-                if match:
+                if match and (wanted is None or normal_name(match[1]) in wanted):
                     site._add(match[1], match[2], f"{path}/{entry}")
         return site
 
@@ -120,51 +139,136 @@ class SiteDirectory:
             self._recorded[distribution.metadata] = table
         return table
 
-    def is_as_installed(self, path: str, distribution: Distribution) -> bool:
+    def is_as_installed(
+        self, path: str, distribution: Distribution, hash_file: HashFile | None = None
+    ) -> bool:
         """Say whether an installed file still has the content its distribution came with.
 
-        Only a file modified after the distribution's own listing was written is hashed; installers write the listing last.
+        Only a file whose status changed after the distribution's own list was written is hashed; installers write the list last.
+        A file edited later cannot have an earlier status change, whatever modification time it was given.
+
+        Args:
+            path: Of the file, in this directory.
+            distribution: That it belongs to.
+            hash_file: Returns the SHA-256 of a file, 32 bytes, from a cache; files are read when None.
         """
         try:
-            modified = os.stat(path).st_mtime_ns
-            written = os.stat(f"{distribution.metadata}/RECORD").st_mtime_ns
+            info = os.stat(path)
+            listed = self._listed_ns(distribution)
         except OSError:
-            return distribution.from_index
-        if modified <= written:
-            return True
+            return False
         expected, size = self.recorded(distribution).get(path[len(self.path) + 1 :], ("", ""))
+        if size.isdigit() and info.st_size != int(size):
+            return False
+        if max(info.st_mtime_ns, info.st_ctime_ns) <= listed:
+            return True
         algorithm, _, digest = expected.partition("=")
-        if not digest or algorithm not in hashlib.algorithms_guaranteed or not size.isdigit():
+        if not digest or algorithm not in hashlib.algorithms_guaranteed:
             return False
         try:
-            if os.stat(path).st_size != int(size):
-                return False
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, algorithm).digest()
-        except OSError:
+            if algorithm == "sha256" and hash_file is not None:
+                found = hash_file(path)
+            else:
+                with open(path, "rb") as file:
+                    found = hashlib.file_digest(file, algorithm).digest()
+        except (OSError, LichenError):
             return False
         return base64.urlsafe_b64encode(found).rstrip(b"=").decode() == digest
 
+    def _listed_ns(self, distribution: Distribution) -> int:
+        """Return when a distribution's list was last changed, nanoseconds since the epoch."""
+        known = self._listed.get(distribution.metadata)
+        if known is None:
+            info = os.stat(f"{distribution.metadata}/RECORD")
+            known = self._listed[distribution.metadata] = max(info.st_mtime_ns, info.st_ctime_ns)
+        return known
 
-def changed_installed_files(directories: Iterable[str], names: Iterable[str]) -> list[str]:
-    """List files of installed distributions whose content is no longer what was installed.
+    def build_of(self, distribution: Distribution) -> str:
+        """Digest what a distribution installed, twelve hexadecimal digits; empty when it has no list.
+
+        Only digests of files in this directory count: scripts beside the interpreter name its path, and metadata says who installed.
+        """
+        rows = sorted(
+            f"{path}\0{digest}"
+            for path, (digest, _) in self.recorded(distribution).items()
+            if digest and not path.startswith(("../", "/")) and _is_content(path)
+        )
+        return (
+            hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+            if rows
+            else ""
+        )
+
+
+def _is_content(path: str) -> bool:
+    """Say whether an installed path is what a program reads rather than what installers note for each other."""
+    if path.endswith(".pyc"):
+        return False
+    folder, _, name = path.rpartition("/")
+    return not folder.endswith(".dist-info") or name == "entry_points.txt"
+
+
+def builds_of(sites: Iterable[SiteDirectory], names: Iterable[str]) -> dict[str, str]:
+    """Tell builds of installed distributions apart.
 
     Args:
-        directories: ``site-packages`` directories.
+        sites: ``site-packages`` directories, in the order of the search.
         names: Distributions to look at.
 
     Returns:
-        Absolute paths of changed source and extension files, sorted.
+        Digest by name, for those that list their files; all of them separated by ``, `` where several directories hold one.
+    """
+    wanted = {normal_name(name): name for name in names}
+    found: dict[str, list[str]] = {}
+    for site in sites:
+        for normal in wanted.keys() & site.distributions.keys():
+            build = site.build_of(site.distributions[normal])
+            if build:
+                found.setdefault(wanted[normal], []).append(build)
+    return {name: ", ".join(builds) for name, builds in found.items()}
+
+
+def start_files(directories: Iterable[str]) -> list[str]:
+    """List the installed files that every start of an interpreter obeys, sorted: path files and what they import, customizations.
+
+    Args:
+        directories: ``site-packages`` directories.
+    """
+    found = []
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            found += [
+                f"{directory}/{name}"
+                for name in os.listdir(directory)
+                if name.endswith(".pth")
+                or name.startswith(("sitecustomize", "usercustomize"))
+                or (name.startswith("__editable__") and name.endswith(".py"))
+            ]
+    return sorted(found)
+
+
+def changed_installed_files(
+    sites: Iterable[SiteDirectory], names: Iterable[str], hash_file: HashFile | None = None
+) -> list[str]:
+    """List files of installed distributions whose content is no longer what was installed.
+
+    Args:
+        sites: ``site-packages`` directories.
+        names: Distributions to look at.
+        hash_file: See :meth:`SiteDirectory.is_as_installed`.
+
+    Returns:
+        Absolute paths of changed files, sorted; bytecode and metadata left out.
     """
     wanted = {normal_name(name) for name in names}
     changed = []
-    for directory in directories:
-        site = SiteDirectory.read(directory)
+    for site in sites:
         for name in wanted & site.distributions.keys():
             distribution = site.distributions[name]
             for relative in site.recorded(distribution):
-                path = f"{directory}/{relative}"
-                if relative.endswith((".py", ".so")) and not site.is_as_installed(path, distribution):
+                path = f"{site.path}/{relative}"
+                outside = relative.startswith(("../", "/")) or not _is_content(relative)
+                if not outside and not site.is_as_installed(path, distribution, hash_file):
                     changed.append(path)
     return sorted(changed)
 

@@ -19,10 +19,11 @@ from lichen.runs.trace.trace import Access, Exec, StatKey, Trace
 __all__ = ["merge_traces", "read_trace", "write_trace"]
 
 _PLAIN = (
+    "links",
     "modules", "imports", "module_directories", "variables", "distributions", "environment", "execs", "network",
     "stdin_used", "complete", "reasons", "metrics", "interpreter", "process_count",
 )  # fmt: skip
-_TUPLES = ("imports", "module_directories", "execs", "network", "reasons", "metrics")
+_TUPLES = ("imports", "module_directories", "links", "execs", "network", "reasons", "metrics")
 
 
 def write_trace(trace: Trace, path: Path) -> None:
@@ -79,6 +80,7 @@ def merge_traces(first: Trace, others: Iterable[Trace]) -> Trace:
             module_directories=tuple(dict.fromkeys((*merged.module_directories, *other.module_directories))),
             variables={**other.variables, **merged.variables},
             distributions={**other.distributions, **merged.distributions},
+            links=tuple(sorted({*merged.links, *other.links})),
             execs=tuple(sorted({*merged.execs, *other.execs})),
             processes=(*merged.processes, *other.processes),
             network=tuple(dict.fromkeys((*merged.network, *other.network))),

@@ -15,10 +15,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 
 from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
 from lichen.runs.trace.bytecode import is_stale
-from lichen.runs.trace.distributions import SiteDirectory, is_generated
+from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED, SiteDirectory, is_generated
 from lichen.runs.trace.places import Places, normalise
 
 __all__ = ["NOT_INSTALLED", "ModuleFindings", "find_modules", "source_of_bytecode"]
@@ -34,7 +35,6 @@ _OTHER_NAMES = {
     "pythonjsonlogger": "python-json-logger", "mpl_toolkits": "matplotlib", "fitz": "PyMuPDF",
 }  # fmt: skip
 """Distributions that supply a module of another name."""
-_EXTENSION_SUFFIXES = (".abi3.so", ".so")
 
 
 @dataclass
@@ -80,7 +80,11 @@ def source_of_bytecode(path: str, prefix: str | None = None) -> str:
 
 
 def find_modules(
-    logs: Sequence[AgentLog], opened: Iterable[Record], places: Places, site_files: Iterable[str]
+    logs: Sequence[AgentLog],
+    opened: Iterable[Record],
+    places: Places,
+    site_files: Iterable[str],
+    site_lists: Iterable[str] = (),
 ) -> ModuleFindings:
     """Collect code and distributions.
 
@@ -89,6 +93,7 @@ def find_modules(
         opened: Opens seen by other means, not told apart by process.
         places: Knows their interpreters already.
         site_files: Files of installed packages that were opened.
+        site_lists: Their folders that were listed, not by the import system.
 
     Returns:
         Findings; every path absolute and there now.
@@ -115,6 +120,7 @@ def find_modules(
                 if name != "__main__":
                     _shadows(findings.absent, path, search, places)
     _sort_installed(findings, installed, places)
+    _add_questions(findings, installed, site_lists, places)
     return findings
 
 
@@ -216,24 +222,50 @@ def _module_name(path: str, search: Iterable[str]) -> str:
 def _shadows(absent: set[str], path: str, search: list[str], places: Places) -> None:
     """Add the paths that the import system prefers to a source file and did not find."""
     stem, _, suffix = path.rpartition(".")
-    if suffix != "py":
+    if suffix not in ("py", "pyc"):
         return
-    candidates = [stem + extension for extension in _EXTENSION_SUFFIXES]
+    candidates = [stem + extension for extension in EXTENSION_SUFFIXES]
+    if suffix == "pyc":
+        candidates.append(f"{stem}.py")
     if not stem.endswith("/__init__"):
         candidates.append(f"{stem}/__init__.py")
     for number, entry in enumerate(search):
-        if not path.startswith(entry + "/"):
-            continue
-        relative = path[len(entry) + 1 :]
-        top = relative.partition("/")[0]
-        if "/" in relative:  # a namespace package may have a portion in an earlier entry
-            candidates += [
-                f"{earlier}/{relative}"
-                for earlier in search[:number]
-                if places.is_ours(earlier + "/x") and os.path.isdir(f"{earlier}/{top}")
-            ]
-        break
+        if path.startswith(entry + "/"):
+            candidates += _preferred(path, entry, search[:number], places)
     absent.update(candidate for candidate in candidates if not os.path.lexists(candidate))
+
+
+def _preferred(path: str, entry: str, earlier: list[str], places: Places) -> Iterator[str]:
+    """Give what would be imported before a source file, were it found through one entry of the search path."""
+    relative = path[len(entry) + 1 :]
+    top = relative.partition("/")[0]
+    folder = path.rpartition("/")[0]
+    while len(folder) > len(entry):  # a namespace package gives way to a package or module of its name
+        if not os.path.lexists(f"{folder}/__init__.py"):
+            yield from (f"{folder}/__init__.py", f"{folder}.py")
+            yield from (folder + extension for extension in EXTENSION_SUFFIXES)
+        folder = folder.rpartition("/")[0]
+    name = top.partition(".")[0]
+    for other in earlier:
+        if other in places.site_directories:
+            yield from (f"{other}/{name}", f"{other}/{name}.py")
+            yield from (f"{other}/{name}{extension}" for extension in EXTENSION_SUFFIXES)
+        elif "/" in relative and places.is_ours(other + "/x") and os.path.isdir(f"{other}/{top}"):
+            yield f"{other}/{relative}"  # a namespace package may have a portion in an earlier entry
+
+
+def _add_questions(
+    findings: ModuleFindings, opened: Iterable[str], listed: Iterable[str], places: Places
+) -> None:
+    """Note what a run asked of the installation as a whole: which distributions there are, which names a folder holds."""
+    if any(path.endswith((".dist-info/entry_points.txt", ".dist-info/top_level.txt")) for path in opened):
+        findings.distributions[ALL_INSTALLED] = NOT_INSTALLED
+    for path in listed:
+        directory = next(
+            (entry for entry in places.site_directories if f"{path}/".startswith(f"{entry}/")), None
+        )
+        if directory is not None and "/__pycache__" not in path:
+            findings.distributions[LISTED + (path[len(directory) + 1 :] or ".")] = NOT_INSTALLED
 
 
 def _sort_installed(findings: ModuleFindings, installed: set[str], places: Places) -> None:

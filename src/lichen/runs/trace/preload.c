@@ -82,7 +82,7 @@ struct record {
 
 enum { ABSENT = 0, UNKNOWN = 15 };
 enum { READ_ONLY = 0, WRITE_ONLY = 1, READ_WRITE = 2, CREATE = 4, TRUNCATE = 8, APPEND = 16, EXCLUSIVE = 32 };
-enum { LOOK_TYPE = 1, LOOK_STATUS = 2 };
+enum { LOOK_TYPE = 1, LOOK_STATUS = 2, LOOK_LINK = 5 };
 
 static struct header *head;
 static _Atomic uint64_t *table;

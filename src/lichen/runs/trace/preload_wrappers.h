@@ -207,8 +207,22 @@ NEXT(readlink)
 EXPORT ssize_t readlink(const char *path, char *into, size_t room) {
     ssize_t length = REAL(readlink)(path, into, room);
     if (!in_core(CALLER))
-        look(AT_FDCWD, path, length < 0 ? -1 : 0, errno, LOOK_TYPE, CALLER);
+        look(AT_FDCWD, path, length < 0 ? -1 : 0, errno, LOOK_LINK, CALLER);
     return length;
+}
+NEXT(readlinkat)
+EXPORT ssize_t readlinkat(int at, const char *path, char *into, size_t room) {
+    ssize_t length = REAL(readlinkat)(at, path, into, room);
+    if (!in_core(CALLER))
+        look(at, path, length < 0 ? -1 : 0, errno, LOOK_LINK, CALLER);
+    return length;
+}
+NEXT(realpath)
+EXPORT char *realpath(const char *path, char *into) {
+    char *resolved = REAL(realpath)(path, into);
+    if (path && !in_core(CALLER))
+        look(AT_FDCWD, path, resolved ? 0 : -1, errno, LOOK_LINK, CALLER);
+    return resolved;
 }
 
 /* List. */

@@ -17,6 +17,7 @@ __all__ = [
     "REMOTE",
     "ProgramKind",
     "elf_interpreter",
+    "find_library",
     "find_program",
     "is_isolated",
     "kind_of_program",
@@ -50,6 +51,16 @@ WHOLE_ENVIRONMENT = frozenset(
 """Programs that take the whole environment without asking for variables by name."""
 LOCALE_SENSITIVE = frozenset("sort ls join comm uniq tr grep egrep sed awk gawk mawk cut fold".split())
 
+_TIME_SENSITIVE = frozenset("make gmake ninja snakemake rsync stat tar bsdtar zip cpio".split())
+_TIME_OPTIONS = {
+    "ls": re.compile(r"-[A-Za-z0-9]*[lt]|--(full-)?time|--sort=time"),
+    "find": re.compile(r"-([acm](time|min|newer)|newer.*|printf|ls|fprintf|fls)"),
+    "cp": re.compile(r"-[A-Za-z]*u|--update"),
+    "date": re.compile(r"-r|--reference"),
+}
+_TIME_TEST = re.compile(r"\s-(nt|ot|N)\s")
+_SCRIPT_BYTES_MAX = 1 << 18  # (= 262144)
+
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?d?$")
 _INFORMING = frozenset(
     ("-V", "-VV", "--version", "-h", "--help", "-?", "--help-env", "--help-xoptions", "--help-all")
@@ -64,6 +75,15 @@ def find_program(name: str, directory: str, environ: Mapping[str, str]) -> str:
     for entry in environ.get("PATH", os.defpath).split(os.pathsep):
         path = os.path.join(directory, entry, name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.normpath(path)
+    return ""
+
+
+def find_library(name: str, directory: str, environ: Mapping[str, str]) -> str:
+    """Find a shared library on ``LD_LIBRARY_PATH``, the dynamic loader's first place to look; empty when it is not there."""
+    for entry in re.split("[:;]", environ.get("LD_LIBRARY_PATH", "")):
+        path = os.path.join(directory, entry, name)
+        if entry and os.path.isfile(path):
             return os.path.normpath(path)
     return ""
 
@@ -118,6 +138,34 @@ def is_isolated(argv: Sequence[str]) -> str:
                     next(words, "")
                 break
     return ""
+
+
+def looks_at_times(argv: Sequence[str], path: str) -> bool:
+    """Say whether a program's result may depend on modification times of files it looks at.
+
+    Args:
+        argv: Its command line.
+        path: The program.
+    """
+    names = {os.path.basename(path), os.path.basename(argv[0]) if argv else ""}
+    if names & _TIME_SENSITIVE:
+        return True
+    for name in names & _TIME_OPTIONS.keys():
+        if any(_TIME_OPTIONS[name].fullmatch(word) for word in argv[1:]):
+            return True
+    if not names & SHELLS:
+        return False
+    for word in argv[1:]:
+        text = word
+        if os.path.isfile(word):
+            try:
+                with open(word, "rb") as file:
+                    text = file.read(_SCRIPT_BYTES_MAX).decode("utf-8", "replace")
+            except OSError:
+                continue
+        if _TIME_TEST.search(text):
+            return True
+    return False
 
 
 def only_informs(argv: Sequence[str]) -> bool:

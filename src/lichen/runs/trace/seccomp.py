@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from lichen.runs.trace.agent.lichen_seccomp_launch import NUMBERS
-from lichen.runs.trace.agent_log import ABSENT, Flag, Kind, Record
+from lichen.runs.trace.agent_log import ABSENT, LEVEL_LINK, Flag, Kind, Record
 from lichen.runs.trace.preload_log import Image, PreloadLog, Started
 from lichen.runs.trace.trace import StatKey
 
@@ -49,7 +49,7 @@ _PAGE = 4096
 _PATH_BYTES_MAX = 4096
 _ARGUMENTS_MAX = 4096
 _STARTING_SECONDS_MAX = 30.0
-_LOOKS_TYPE = frozenset(("access", "faccessat", "faccessat2", "readlink", "readlinkat"))
+_LOOKS_TYPE = frozenset(("access", "faccessat", "faccessat2"))
 _AT_CALLS = {  # position of directory descriptor and path
     "openat": (0, 1), "openat2": (0, 1), "newfstatat": (0, 1), "statx": (0, 1), "faccessat": (0, 1), "faccessat2": (0, 1),
     "readlinkat": (0, 1), "unlinkat": (0, 1), "mkdirat": (0, 1), "execveat": (0, 1), "symlinkat": (1, 2),
@@ -192,7 +192,8 @@ class SystemCallWatch:
         elif name == "truncate":
             self._note(Kind.OPEN, path, Flag.WRITE_ONLY)
         else:
-            self._note(Kind.STAT, path, 1 if name in _LOOKS_TYPE else 2)
+            level = LEVEL_LINK if name.startswith("readlink") else 2
+            self._note(Kind.STAT, path, 1 if name in _LOOKS_TYPE else level)
 
     def _open(self, name: str, pid: int, path: str, arguments: Sequence[int]) -> None:
         if name == "creat":

@@ -91,7 +91,9 @@ class Trace:
         module_directories: Directories outside interpreter and site-packages in which an imported module was looked
             for, in order: a new file there could stand in a module's place.
         variables: Name -> value before the run, None when unset, of every variable a result may depend on.
-        distributions: Name of each imported installed distribution -> version; ``-`` for what was asked for in vain.
+        distributions: Name of each imported installed distribution -> version; ``-`` for what was asked for in vain. Beside them
+            ``ALL_INSTALLED`` and names after ``LISTED``, see ``distributions``.
+        links: Symbolic links whose targets were read, sorted.
         environment: Facts about interpreter, machine, BLAS and accelerator; ``cuda`` is there when a GPU driver was loaded.
         execs: Absolute paths of programs started beside Python interpreters, the run's own command included, sorted.
         processes: Programs started, in order.
@@ -110,6 +112,7 @@ class Trace:
     module_directories: tuple[str, ...] = ()
     variables: Mapping[str, str | None] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     execs: tuple[str, ...] = ()
     processes: tuple[Exec, ...] = ()

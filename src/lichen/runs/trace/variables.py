@@ -11,6 +11,7 @@ program is no dependency; a loop over it depends on everything but that noise.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,10 +19,12 @@ from pathlib import Path
 from lichen.runs.trace.agent_log import AgentLog
 from lichen.runs.trace.places import Places, normalise
 
-__all__ = ["LOCALE_VARIABLES", "names_in_shell_text", "select_variables"]
+__all__ = ["ALL_NAMES", "LOCALE_VARIABLES", "all_names", "names_in_shell_text", "select_variables"]
 
 LOCALE_VARIABLES = ("LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_NUMERIC")
 
+ALL_NAMES = "*"
+"""Stands among the variables of a run that looked at every name: a digest of those that are set, noise left out."""
 _NOISE = frozenset(
     "_ SHLVL PWD OLDPWD TERM COLUMNS LINES COLORTERM NO_COLOR FORCE_COLOR CLICOLOR CLICOLOR_FORCE LS_COLORS DISPLAY "
     "WAYLAND_DISPLAY XAUTHORITY WINDOWID PS1 PS2 PROMPT_COMMAND HISTFILE HISTSIZE HISTCONTROL EDITOR VISUAL PAGER LESS "
@@ -86,6 +89,7 @@ def select_variables(
     modest = {name for name in everything if not _is_location(name)}
     if whole:
         names |= modest
+    looked_at_all = whole
     for log in logs:
         for name, file in log.variables:
             if is_library(file, places):
@@ -95,13 +99,24 @@ def select_variables(
                 names.add(name)
         handed_on = {file for *_, stack in log.execs for file in stack}
         for file in log.loops - log.copies:
+            looked_at_all = True
             names |= modest if is_library(file, places) else everything
         for file in log.copies:
             if file in handed_on:
                 names |= {name for name in _quoted_names(file) if name in everything}
-            else:
+            else:  # a library's copy is handed on, and what reads it there is seen by itself
+                looked_at_all = looked_at_all or not is_library(file, places)
                 names |= modest if is_library(file, places) else everything
-    return {name: base.get(name) for name in sorted(names)}
+    found = {name: base.get(name) for name in sorted(names)}
+    if looked_at_all and ALL_NAMES not in base:
+        found[ALL_NAMES] = all_names(base)
+    return found
+
+
+def all_names(environ: Mapping[str, str]) -> str:
+    """Digest the names that are set, leaving out what only describes a terminal, a session or where things lie."""
+    names = sorted(name for name in environ if name and not _is_noise(name) and not _is_location(name))
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def is_library(file: str, places: Places) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lichen.runs.trace.accesses import AccessTable
-from lichen.runs.trace.agent_log import ABSENT, Flag, Kind, Record
+from lichen.runs.trace.agent_log import ABSENT, LEVEL_LINK, Flag, Kind, Record
 from lichen.runs.trace.places import Places
 from lichen.runs.trace.trace import Access, StatKey
 
@@ -217,10 +217,18 @@ def test_system_files_are_left_out(story: Story) -> None:
 
 def test_looking_closer_is_remembered(story: Story) -> None:
     (story.root / "a").write_text("1")
-    for level in (1, 3, 2):
+    for level, detail in ((1, "type"), (3, "mode"), (2, "mode"), (4, "times"), (3, "times")):
         story.tell(Kind.STAT, "a", level)
-    (access,) = story.accesses()
-    assert access.detail == "times"
+        (access,) = story.accesses()
+        assert access.detail == detail
+
+
+def test_a_link_that_was_read_counts_by_itself(story: Story) -> None:
+    (story.root / "run-1").mkdir()
+    (story.root / "current").symlink_to("run-1")
+    story.tell(Kind.STAT, "current", LEVEL_LINK)
+    assert story.accesses() == ()
+    assert story.table.links == {f"{story.root}/current"}
 
 
 def test_a_moved_directory_brings_its_files(story: Story) -> None:

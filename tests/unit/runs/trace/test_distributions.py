@@ -5,12 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lichen.runs.trace.agent_log import AgentLog
-from lichen.runs.trace.distributions import SiteDirectory, changed_installed_files, is_generated
+from lichen.runs.trace.distributions import (
+    ALL_INSTALLED,
+    LISTED,
+    SiteDirectory,
+    builds_of,
+    changed_installed_files,
+    is_generated,
+    start_files,
+)
 from lichen.runs.trace.modules import find_modules, source_of_bytecode
 from lichen.runs.trace.places import Places
 
@@ -78,7 +88,83 @@ def test_files_changed_in_place(site: Path) -> None:
     Path(path).write_text("A = 2\n")
     os.utime(path, ns=(2 * 10**18, 2 * 10**18))
     assert not read.is_as_installed(path, owner)
-    assert changed_installed_files([str(site)], ["big-lib", "ns_one"]) == [path]
+    assert changed_installed_files([read], ["big-lib", "ns_one"]) == [path]
+
+
+def test_a_time_set_back_hides_no_edit(site: Path) -> None:
+    path = site / "biglib/core.py"
+    before = path.stat()
+    path.write_text("A = 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    read = SiteDirectory.read(str(site), ["Big-Lib"])
+    owner = read.distributions["big-lib"]
+    assert not read.is_as_installed(str(path), owner)
+    asked: list[str] = []
+
+    def hash_file(name: str) -> bytes:
+        asked.append(name)
+        return hashlib.sha256(Path(name).read_bytes()).digest()
+
+    assert not read.is_as_installed(str(path), owner, hash_file)
+    assert asked == [str(path)]
+
+
+def test_data_of_a_distribution_counts_like_its_code(site: Path) -> None:
+    (site / "biglib/data.csv").write_text("2")
+    read = SiteDirectory.read(str(site))
+    assert changed_installed_files([read], ["Big_Lib"]) == [f"{site}/biglib/data.csv"]
+    (site / "biglib/core.py").unlink()
+    assert f"{site}/biglib/core.py" in changed_installed_files([read], ["Big_Lib"])
+
+
+def test_builds_of_one_version_differ(site: Path) -> None:
+    names = ["Big.Lib", "ns_one", "nowhere"]
+    before = builds_of([SiteDirectory.read(str(site), names)], names)
+    assert before.keys() == {"Big.Lib", "ns_one"}
+    assert all(re.fullmatch("[0-9a-f]{12}", build) for build in before.values())
+    shutil.rmtree(site / "Big_Lib-2.0.dist-info")
+    install(
+        site,
+        "Big_Lib",
+        "2.0",
+        {"biglib/__init__.py": "", "biglib/core.py": "A = 9\n", "biglib/data.csv": "1"},
+    )
+    after = builds_of([SiteDirectory.read(str(site), names)], names)
+    assert after["Big.Lib"] != before["Big.Lib"]
+    assert after["ns_one"] == before["ns_one"]
+
+
+def test_who_installed_makes_no_other_build(site: Path) -> None:
+    names = ["Big_Lib"]
+    before = builds_of([SiteDirectory.read(str(site), names)], names)
+    record = site / "Big_Lib-2.0.dist-info/RECORD"
+    lines = record.read_text().splitlines()
+    lines += [
+        "Big_Lib-2.0.dist-info/INSTALLER,sha256=abc,3",
+        "../../../bin/big,sha256=def,9",
+        "biglib/x.pyc,,",
+    ]
+    record.write_text("\n".join(reversed(lines)))
+    assert builds_of([SiteDirectory.read(str(site), names)], names) == before
+
+
+def test_files_that_every_start_obeys(site: Path) -> None:
+    for name in ("b.pth", "sitecustomize.py", "__editable___own_finder.py", "usercustomize.py", "other.txt"):
+        (site / name).write_text("")
+    assert [Path(path).name for path in start_files([str(site), "/nowhere"])] == [
+        "__editable___own_finder.py", "b.pth", "sitecustomize.py", "usercustomize.py",
+    ]  # fmt: skip
+
+
+def test_questions_about_the_whole_installation(site: Path) -> None:
+    places = Places("/project", [], {})
+    places.add_interpreter((str(site.parents[2]),), "", [str(site)])
+    log = AgentLog({"program": [""], "cwd": "/"}, 0)
+    log.sys_path[str(site)] = None
+    asked = [f"{site}/Big_Lib-2.0.dist-info/entry_points.txt"]
+    found = find_modules([log], (), places, asked, [f"{site}/biglib", str(site), "/elsewhere"])
+    assert {ALL_INSTALLED, f"{LISTED}biglib", f"{LISTED}."} <= found.distributions.keys()
+    assert not any("elsewhere" in name for name in found.distributions)
 
 
 def find(site: Path, *, opened: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str], set[str]]:

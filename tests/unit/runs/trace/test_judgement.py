@@ -16,7 +16,7 @@ from lichen.runs.trace.completeness import judge_audited, judge_preloaded
 from lichen.runs.trace.network import is_loopback, outside_peers
 from lichen.runs.trace.places import Places
 from lichen.runs.trace.preload_log import Image, PreloadLog, Started
-from lichen.runs.trace.variables import names_in_shell_text, select_variables
+from lichen.runs.trace.variables import ALL_NAMES, all_names, names_in_shell_text, select_variables
 
 TCP, LOCAL = 2, 1
 
@@ -240,9 +240,12 @@ def test_the_projects_own_questions_all_count(places: Places) -> None:
 def test_loops_take_everything(places: Places) -> None:
     log = agent()
     log.loops.add(LIBRARY)
-    assert select_variables([log], BASE, places) == {"KERAS_BACKEND": "jax", "RATE": "1"}
+    names = all_names(BASE)
+    assert select_variables([log], BASE, places) == {"KERAS_BACKEND": "jax", "RATE": "1", ALL_NAMES: names}
+    assert all_names({**BASE, "APP_NEW": "1"}) != names, "a loop would have met it"
+    assert all_names({**BASE, "TERM": "vt100", "MPLCONFIGDIR": "/x"}) == names
     log.loops = {"/project/train.py"}
-    assert set(select_variables([log], BASE, places)) == {"KERAS_BACKEND", "RATE", "HOME", "USER"}
+    assert set(select_variables([log], BASE, places)) == {"KERAS_BACKEND", "RATE", "HOME", "USER", ALL_NAMES}
 
 
 def test_a_copy_counts_unless_it_was_handed_on(places: Places, tmp_path: Path) -> None:
@@ -260,7 +263,8 @@ def test_native_shell_and_whole(places: Places) -> None:
         [], BASE, places, native=["OMP_NUM_THREADS", "HOME", "TERM"], shell=["HOME", "TERM"]
     )
     assert chosen == {"OMP_NUM_THREADS": None, "HOME": "/home/ann"}
-    assert select_variables([], BASE, places, whole=True) == {"KERAS_BACKEND": "jax", "RATE": "1"}
+    whole = {"KERAS_BACKEND": "jax", "RATE": "1", ALL_NAMES: all_names(BASE)}
+    assert select_variables([], BASE, places, whole=True) == whole
 
 
 def test_names_in_shell_text() -> None:

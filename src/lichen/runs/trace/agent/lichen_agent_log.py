@@ -26,11 +26,8 @@ STATED = _struct.Struct("<cBBxIqQQqqq")  # the same, then dev, ino, size, mtime 
 
 ABSENT = 0
 UNKNOWN = 15
-LEVEL_TYPE, LEVEL_STATUS, LEVEL_TIMES = (
-    1,
-    2,
-    3,
-)  # what a look can have told: existence and type, size too, times too
+LEVEL_TYPE, LEVEL_STATUS, LEVEL_MODE, LEVEL_TIMES, LEVEL_LINK = 1, 2, 3, 4, 5
+"""What a look can have told: existence and type; size too; permission bits too; times too; or where a link leads."""
 
 
 MAGIC_PATH = b"/.lichen-agent-present"

@@ -1,4 +1,7 @@
-"""Looks at paths: ``os.stat``, ``os.lstat`` and ``os.access`` raise no audit event, so they are wrapped.
+"""Looks at paths: ``os.stat``, ``os.lstat``, ``os.access`` and ``os.readlink`` raise no audit event, so they are wrapped.
+
+How closely a caller looks is told by the names in its code: who never says ``st_mtime`` has not looked at the time, and who
+names no field at all may have kept the whole result.
 
 ``os.open`` is wrapped too, because its audit event leaves out the directory descriptor.
 """
@@ -14,7 +17,17 @@ import posix
 import sys
 import time
 
-from lichen_agent_log import ABSENT, LEVEL_STATUS, LEVEL_TIMES, LEVEL_TYPE, STATED, absolute, guarded
+from lichen_agent_log import (
+    ABSENT,
+    LEVEL_LINK,
+    LEVEL_MODE,
+    LEVEL_STATUS,
+    LEVEL_TIMES,
+    LEVEL_TYPE,
+    STATED,
+    absolute,
+    guarded,
+)
 
 TYPE_FUNCTIONS = frozenset(
     (
@@ -23,8 +36,18 @@ TYPE_FUNCTIONS = frozenset(
     )
 )  # fmt: skip
 TRANSPARENT_FUNCTIONS = frozenset(("stat", "lstat", "getmtime", "getctime", "getatime", "wrapper"))
+TIME_READERS = frozenset(("gettarinfo", "from_file"))  # archives hold times
 SILENT_FUNCTIONS = frozenset(
     ("realpath", "_joinrealpath", "_realpath", "resolve", "_resolve", "updatecache", "checkcache")
+)
+TIME_NAMES = frozenset(
+    (
+        "st_mtime", "st_mtime_ns", "st_ctime", "st_ctime_ns", "st_atime", "st_atime_ns", "st_birthtime", "getmtime", "getctime",
+        "getatime",
+    )
+)  # fmt: skip
+TYPE_TESTS = frozenset(
+    ("S_ISREG", "S_ISDIR", "S_ISLNK", "S_ISFIFO", "S_ISSOCK", "S_ISBLK", "S_ISCHR", "S_IFMT")
 )
 SILENT_FILES = ("/importlib/", "/linecache.py", "/inspect.py", "/zipimport.py", "/site.py", "/tokenize.py")
 
@@ -36,12 +59,16 @@ class Looks:
         self.agent = agent
         self.log = agent.log
         self.probed: dict = {}
+        self.levels: dict = {}
+        self.followed: set = set()
 
-    def probe(self, path, status, error, directory_descriptor) -> None:
+    def probe(self, path, status, error, directory_descriptor, access=None) -> None:
         """Write that a path was looked at, with what the caller can have learnt."""
         if isinstance(path, int):
             return
         level, caller = self.looker()
+        if access is not None and level:  # an answer about permission, and nothing of size or times
+            level = LEVEL_MODE if access and level > LEVEL_STATUS else LEVEL_TYPE
         if not level or self.probed.get(path, 0) >= level:
             return
         name = absolute(path, directory_descriptor)
@@ -65,15 +92,18 @@ class Looks:
 
     def looker(self) -> tuple:
         """Find who looks at a path and how closely: level 0 is not worth writing."""
-        level = LEVEL_TIMES
+        level, archived = LEVEL_TIMES, False
         frame = sys._getframe(4)
         while frame is not None:
             code = frame.f_code
             file = code.co_filename
             kind = self.agent.kind_of_file(file)
+            if kind and archived:
+                return LEVEL_TIMES, file
             if kind:
-                return (min(level, LEVEL_STATUS) if kind == 1 else level), file
+                return min(level, LEVEL_STATUS if kind == 1 else self.level_of(code)), file
             name = code.co_name
+            archived = archived or name in TIME_READERS
             if name in SILENT_FUNCTIONS or any(part in file for part in SILENT_FILES):
                 return 0, ""
             if name in TYPE_FUNCTIONS:
@@ -82,6 +112,33 @@ class Looks:
                 level = min(level, LEVEL_STATUS)
             frame = frame.f_back
         return min(level, LEVEL_STATUS), ""
+
+    def level_of(self, code) -> int:
+        """Say how closely a function of the user's looks at a status, by the names it uses."""
+        level = self.levels.get(code)
+        if level is None:
+            names = set(code.co_names)
+            level = LEVEL_TIMES
+            if not names & TIME_NAMES and any(name.startswith("st_") for name in names):
+                level = LEVEL_MODE if "st_mode" in names and not names & TYPE_TESTS else LEVEL_STATUS
+            self.levels[code] = level
+        return level
+
+    def follow(self, path, directory_descriptor) -> None:
+        """Write that the target of a link was read."""
+        name = absolute(path, directory_descriptor)
+        if not name or name in self.followed or name.startswith(self.agent.directory):
+            return
+        frame = sys._getframe(3)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if self.agent.kind_of_file(file):
+                break
+            if any(part in file for part in SILENT_FILES):
+                return
+            frame = frame.f_back
+        self.followed.add(name)
+        self.log.stated(b"S", name, LEVEL_LINK, b"\0", follow=False)
 
 
 class Wrapped:
@@ -126,9 +183,22 @@ class May(Wrapped):
 
     def __call__(self, path, *arguments, **options):
         """Tell, then call the original."""
-        if not (path.__class__ is str and path in self.looks.probed):
-            guarded(self.looks.probe, path, None, None, options.get("dir_fd"))
+        access = arguments[0] if arguments else options.get("mode", 0)
+        if not (
+            path.__class__ is str and self.looks.probed.get(path, 0) >= (LEVEL_MODE if access else LEVEL_TYPE)
+        ):
+            guarded(self.looks.probe, path, None, None, options.get("dir_fd"), access)
         return self.original(path, *arguments, **options)
+
+
+class ReadLink(Wrapped):
+    """``os.readlink``."""
+
+    def __call__(self, path, *arguments, **options):
+        """Call the original, then tell."""
+        target = self.original(path, *arguments, **options)
+        guarded(self.looks.follow, path, options.get("dir_fd"))
+        return target
 
 
 class OpenAt(Wrapped):
@@ -151,7 +221,13 @@ def watch(agent) -> None:
     """Put wrappers in place of the functions of ``os`` that look at paths."""
     looks = Looks(agent)
     agent.on_change_of_directory = looks.probed.clear
-    for name, kind in (("stat", Look), ("lstat", Look), ("access", May), ("open", OpenAt)):
+    for name, kind in (
+        ("stat", Look),
+        ("lstat", Look),
+        ("access", May),
+        ("open", OpenAt),
+        ("readlink", ReadLink),
+    ):
         original = getattr(posix, name)
         wrapper = kind(looks, original)
         for support in (
