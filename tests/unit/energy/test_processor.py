@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lichen.energy.processor import LoadCurve, Processor, load_band, rated_power, recorded_curves
@@ -158,6 +160,63 @@ def test_exact_parts_lie_within_their_family() -> None:
         )
         family, exact = rated_power(guest), rated_power(known)
         assert family.low_watts <= exact.low_watts <= exact.high_watts <= family.high_watts * 1.001
+
+
+# Parts by their names in the table of ratings, with the CPUID that they have.
+PARTS = [
+    (r"epyc 7\d\d1p?", "AuthenticAMD", 23, 1), (r"epyc 7[\dfh]\d?\d2p?", "AuthenticAMD", 23, 49),
+    (r"epyc 7[\df]?\d?\d?f?3[px]?", "AuthenticAMD", 25, 1), (r"epyc 9\d[0-47-9]4[pfx]?", "AuthenticAMD", 25, 17),
+    (r"epyc (97\d4s?|8\d\d4pn?)", "AuthenticAMD", 25, 160), (r"epyc 9\d\d5[pf]?", "AuthenticAMD", 26, 2),
+    (r"ryzen threadripper [12]9\d\d\w*", "AuthenticAMD", 23, 1), (r"ryzen threadripper (pro )?39\d\dw?x", "AuthenticAMD", 23, 49),
+    (r"ryzen threadripper (pro )?59\d\dw?x", "AuthenticAMD", 25, 8), (r"ryzen threadripper (pro )?79\d\dw?x", "AuthenticAMD", 25, 24),
+    (r"ryzen [357] (pro )?1\d00x?", "AuthenticAMD", 23, 1), (r"ryzen [357] 2[5-7]00[xe]?", "AuthenticAMD", 23, 8),
+    (r"ryzen [3579] 3[1356789][05]0x?t?", "AuthenticAMD", 23, 113), (r"ryzen [579] 5[689][05]0x(3d|t)?", "AuthenticAMD", 25, 33),
+    (r"ryzen [579] 7[6-9][05]0(x|x3d)?", "AuthenticAMD", 25, 97), (r"ryzen [579] 9[6-9][05]0(x|x3d|f)?", "AuthenticAMD", 26, 68),
+    (r"ryzen [357] (pro )?[23][2357]\d0[uh]", "AuthenticAMD", 23, 24), (r"ryzen [3579] [78][46]4\d(u|h|hs)", "AuthenticAMD", 25, 116),
+    (r"core i[357]-2[1-7]\d\d\w*", "GenuineIntel", 6, 42), (r"core i[357]-3([1-7])\d\d[a-z]*", "GenuineIntel", 6, 58),
+    (r"xeon e3-12\d\dl?", "GenuineIntel", 6, 42), (r"xeon e3-12\d\dl?v2", "GenuineIntel", 6, 58), (r"xeon e3-12\d\dl?v3", "GenuineIntel", 6, 60),
+    (r"xeon e5-[1246]6\d\d[lw]?", "GenuineIntel", 6, 45), (r"xeon e5-[1246][46]\d\d[lw]?v2", "GenuineIntel", 6, 62),
+    (r"xeon e5-[1246][46]\d\d[lw]?v3", "GenuineIntel", 6, 63), (r"xeon e5-[1246]6\d\d[law]?v4", "GenuineIntel", 6, 79),
+    (r"core i[357]-4[1-7]\d\d[kst]?", "GenuineIntel", 6, 60), (r"core i[357]-4\d\d\d(u|y|m|mq|hq)", "GenuineIntel", 6, 69),
+    (r"xeon d-15\d\dn?", "GenuineIntel", 6, 86), (r"core i[357]-5\d\d\d[uy]", "GenuineIntel", 6, 61),
+    (r"core i[357]-6[1-7]\d0[kt]?", "GenuineIntel", 6, 94), (r"xeon (bronze|silver|gold|platinum) \d[12]\d\d[a-z]?", "GenuineIntel", 6, 85),
+    (r"xeon platinum 9\d\d\d", "GenuineIntel", 6, 85), (r"xeon w-21\d\d", "GenuineIntel", 6, 85),
+    (r"core i[3579]-[789][1-9]\d\d(k|kf|t|f|ks)?", "GenuineIntel", 6, 158), (r"core i[3579]-10[1-9]00(k|kf|t|f)?", "GenuineIntel", 6, 165),
+    (r"core i[579]-11[4-9]00(k|kf|t|f)?", "GenuineIntel", 6, 167), (r"xeon (silver|gold|platinum) \d3\d\d[a-z]?", "GenuineIntel", 6, 106),
+    (r"xeon (bronze|silver|gold|platinum) \d4\d\d[a-z+]?", "GenuineIntel", 6, 143),
+    (r"xeon (bronze|silver|gold|platinum) \d5\d\d[a-z+]?", "GenuineIntel", 6, 207), (r"core i[3579]-13[1-9]00(k|kf|ks|t|f)?", "GenuineIntel", 6, 183),
+    (r"celeron g5[34]0", "GenuineIntel", 6, 42), (r"celeron g16[12]0t?", "GenuineIntel", 6, 58), (r"celeron g18[2-5]0t?", "GenuineIntel", 6, 60),
+    (r"celeron g39[02]0t?", "GenuineIntel", 6, 94), (r"celeron g49[0-5]0t?", "GenuineIntel", 6, 158), (r"celeron g59[0-2][05]t?", "GenuineIntel", 6, 165),
+]  # fmt: skip
+# Ratings that other lists contradict: extreme editions of another socket under the same digits, and a part for one buyer.
+OTHERWISE_RATED = {"core i7-3970x", "core i7-3960x", "xeon e5-2699pv4"}
+
+
+@pytest.mark.parametrize(("pattern", "vendor", "family", "model"), PARTS)
+def test_every_listed_part_is_rated_within_its_family(
+    pattern: str, vendor: str, family: int, model: int
+) -> None:
+    """Two tables from two origins agree on what packages are rated for."""
+    parts = {
+        row["name"]: float(row["tdp_watts"])
+        for row in read_table("cpu_tdp.csv")
+        if re.fullmatch(pattern, row["name"]) and row["name"] not in OTHERWISE_RATED
+    }
+    assert parts, "the pattern names no part"
+    for name, watts in parts.items():
+        shown = f"{name.upper()} {name.title()}".replace("Pro ", "PRO ")
+        row = next(
+            row
+            for row in read_table("cpu_families.csv")
+            if (row["vendor"], int(row["family"] or 0)) == (vendor, family)
+            and int(row["model_first"]) <= model <= int(row["model_last"])
+            and row["name_contains"] in shown
+        )
+        assert float(row["tdp_low_watts"]) <= watts <= float(row["tdp_high_watts"]), (
+            name,
+            watts,
+            row["name"],
+        )
 
 
 def test_recorded_curves_begin_at_idle_and_bend() -> None:
