@@ -92,8 +92,8 @@ def ed25519_claim(name: str, accepted: bool, key: bytes, message: bytes, signatu
 def ed25519_vectors() -> Iterator[Vector]:
     """Signatures that hold, and all that must not."""
     for number, (seed, text) in enumerate(RFC_8032, 1):
-        key, message = SigningKey.from_seed(bytes.fromhex(seed)), bytes.fromhex(text)
-        yield ed25519_claim(f"rfc-8032-{number}", True, key.public.raw, message, key.sign(message))
+        signer, said = SigningKey.from_seed(bytes.fromhex(seed)), bytes.fromhex(text)
+        yield ed25519_claim(f"rfc-8032-{number}", True, signer.public.raw, said, signer.sign(said))
     key, message = AUTHOR.public.raw, b"a message"
     signature = AUTHOR.sign(message)
     for position in (0, 1, 15, 31, 32, 33, 47, 62, 63):

@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "archive": ("archive", "Write everything to files that anybody can check."),
         "restore": ("archive", "Make a ledger of an archive again."),
         "backup": ("archive", "Copy the ledger file while it is in use."),
+        "import": ("import_ledger", "Take the records of another ledger over into this one."),
     },
     "Set up": {
         "init": ("init", "Start a ledger here."),

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from lichen.runs.lookup import EarlierRun
     from lichen.runs.workspace import Workspace
 
-__all__ = ["RunFacts", "common_fields", "data_key", "reuse_statement", "run_statement", "statement"]
+__all__ = [
+    "RunFacts",
+    "common_fields",
+    "data_key",
+    "reuse_statement",
+    "run_statement",
+    "statement",
+    "subjects_of",
+]
 
 SUBJECTS_INLINE_MAX = 8
 DATA_INLINE_MAX = 4
@@ -119,10 +127,17 @@ def run_statement(
         "parent": facts.parent,
         "ranks": facts.rank_count,
     }
-    return statement(workspace, "run", _subjects(workspace, manifest, manifest_sha256), fields)
+    return statement(workspace, "run", subjects_of(workspace, manifest, manifest_sha256), fields)
 
 
-def _subjects(workspace: Workspace, manifest: Manifest, manifest_sha256: bytes) -> list[Subject]:
+def subjects_of(workspace: Workspace, manifest: Manifest, manifest_sha256: bytes) -> list[Subject]:
+    """Return what the record of a run is about: its outputs, or its manifest when there are none.
+
+    Args:
+        workspace: The ledger it stands in; in a private one outputs have no names.
+        manifest: What the run made.
+        manifest_sha256: Digest of the manifest artefact as stored, 32 bytes.
+    """
     outputs = manifest.outputs
     if not outputs:
         return [Subject("manifest", manifest_sha256)]

@@ -66,6 +66,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shared: Terminal) -> Term
     terminal.type("config", "set", "reuse.trust", "hospital-b")
     (terminal.directory / "run.receipt").write_text(terminal.type("show", "@last", "--receipt").stdout)
     terminal.type("archive", "kept-archive")
+    terminal.type("init", "own-ledger")
     have_witnessed(terminal)
     return terminal
 
