@@ -7,7 +7,7 @@ Rules upheld here:
 * Load curves are recorded counter readings, not straight lines; a processor without a recorded relative gets the band
   spanned by all recordings, widened.
 
-Source: makers' data sheets (``data/cpu_families.csv``); counter recordings (``data/load_curves.csv``).
+Source: makers' published ratings (``data/cpu_families.csv``, whose head says what was checked); counter recordings (``data/load_curves.csv``).
 """
 
 from __future__ import annotations
