@@ -19,7 +19,7 @@ setup: ## make .venv with everything a developer needs
 	@PYTHON="$(PYTHON)" sh tools/prepare dev demo corpus experiments web
 
 demo: ## the report's story, told on real clinical data (under two minutes)
-	@PYTHON="$(PYTHON)" sh tools/prepare demo
+	@PYTHON="$(PYTHON)" sh tools/prepare demo web
 	@$(RUN) demo/story.py
 
 test: setup ## the whole test suite
