@@ -16,6 +16,7 @@ one encoding and the digests of its subjects one algorithm.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,7 +137,26 @@ class Statement:
         Raises:
             EncodingError: Not canonical JSON, or not a Lichen statement.
         """
-        value = parse_canonical(data)
+        return cls._of(parse_canonical(data), data)
+
+    @classmethod
+    def from_log(cls, data: bytes) -> Statement:
+        """Read a payload that was found canonical before it was appended; what is not is not looked for again.
+
+        Args:
+            data: From an entry of the log.
+
+        Raises:
+            EncodingError: Not JSON, or not a Lichen statement.
+        """
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise EncodingError(f"not JSON: {str(error)[:200]}") from error
+        return cls._of(value, data)
+
+    @classmethod
+    def _of(cls, value: Any, data: bytes) -> Statement:
         if not isinstance(value, dict) or value.keys() != _MEMBERS:
             raise EncodingError(
                 "not a statement: it must have exactly _type, predicate, predicateType and subject"

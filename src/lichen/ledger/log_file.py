@@ -22,6 +22,7 @@ from lichen.errors import (
     EncodingError,
     LichenError,
     NotFoundError,
+    Rejected,
     RollbackError,
     VerificationError,
 )
@@ -233,20 +234,28 @@ class LogFile:
             return None
         return self.parse(self.entry_bytes(index), index)
 
-    def parse(self, data: bytes, index: int, state: StateReader | None = None) -> Record | None:
+    def parse(
+        self,
+        data: bytes,
+        index: int,
+        state: StateReader | None = None,
+        *,
+        read: Callable[[bytes], Statement] = Statement.from_bytes,
+    ) -> Record | None:
         """Make a record of a compact entry that is in the log; None for a seal.
 
         Args:
             data: The compact entry.
             index: Where it stands.
             state: Where to look its key up; None for the stored state.
+            read: How to read its payload.
 
         Raises:
             CorruptLedgerError: It is none, or its key was never bound to anyone.
         """
         try:
             entry = Entry.from_bytes(data)
-            statement = Statement.from_bytes(entry.payload)
+            statement = read(entry.payload)
         except EncodingError as error:
             raise CorruptLedgerError(f"entry {index} is damaged: {error.message}", remedy=_REMEDY) from error
         if statement.kind == SEAL_KIND:
@@ -256,13 +265,19 @@ class LogFile:
             raise CorruptLedgerError(
                 f"entry {index} is signed by key {entry.key_id.hex()}, which nobody ever had", remedy=_REMEDY
             )
-        member = LOG_MEMBER if statement.kind == GENESIS_KIND else statement.predicate["member"]
+        member = LOG_MEMBER if statement.kind == GENESIS_KIND else statement.predicate.get("member")
+        if not isinstance(member, str) or (
+            statement.kind != GENESIS_KIND and statement.kind not in self.rules.kinds
+        ):
+            raise CorruptLedgerError(
+                f"entry {index} is damaged: it names no member, or no known kind", remedy=_REMEDY
+            )
         return Record(index, entry, statement, statement.kind, member, sha256(entry.payload), key)
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Every record from an index on, seals left out, in order."""
         for index, data in self.tables.record_range(start, self.size if stop is None else stop):
-            record = self.parse(data, index)
+            record = self.parse(data, index, read=Statement.from_log)
             if record is not None:
                 yield record
 
@@ -316,9 +331,15 @@ class LogFile:
         """
         for index, data in self.tables.record_range(self._derived_to, self.size):
             replay = _Replay(self, index)
-            record = self.parse(data, index, replay)
-            if record is not None:
-                self.unsealed |= self.rules.replay(record, replay)
+            record = self.parse(data, index, replay, read=Statement.from_log)
+            if record is None:
+                continue
+            try:
+                self.unsealed |= self.rules.judge(record, replay)
+            except Rejected as refusal:
+                raise CorruptLedgerError(
+                    f"entry {index} is damaged, for it was accepted once: {refusal.message}", remedy=_REMEDY
+                ) from refusal
         self._derived_to = self.size
 
     # -- adding, inside a write transaction ------------------------------------------------------------------------

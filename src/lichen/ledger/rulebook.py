@@ -102,16 +102,6 @@ class Rulebook:
             contract.check(record, state)
         return _placed(contract, contract.apply(record, state))
 
-    def replay(self, record: Record, state: StateReader) -> dict[bytes, bytes | None]:
-        """Say what a record changed that has its place already, and so was judged before.
-
-        Args:
-            record: From the log.
-            state: State before it.
-        """
-        contract = self._by_kind[record.kind]
-        return _placed(contract, contract.apply(record, state))
-
     def found(self, record: Record, state: StateReader) -> dict[bytes, bytes | None]:
         """First state of a ledger: what every contract in force makes of the genesis."""
         writes: dict[bytes, bytes | None] = {}

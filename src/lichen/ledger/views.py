@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from lichen.errors import StorageError, UsageError
+from lichen.errors import CorruptLedgerError, StorageError, UsageError
 from lichen.ledger.ports import VIEW_PREFIX, BatchView, Record, View
 
 __all__ = ["Progress", "ViewSet"]
@@ -169,6 +169,11 @@ def _offer(
             raise StorageError(
                 f"the view {view.name!r} cannot hold entry {which}: {error}",
                 remedy="the ledger itself is whole; repair the view and rebuild it",
+            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptLedgerError(
+                f"one of the entries {wanted[0].index} to {wanted[-1].index} does not say what its kind says: {error!r}",
+                remedy="`lichen verify` names the entry that was changed; restore the ledger from a copy",
             ) from error
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 import pytest
 from tests.unit.ledger.test_views import Counted, rows
 
 from lichen.contracts import default_contracts
-from lichen.errors import StorageError
+from lichen.errors import CorruptLedgerError, StorageError
 from lichen.ledger import queries
 from lichen.ledger.audit import audit
 from lichen.ledger.storage import Database
@@ -151,3 +152,25 @@ def test_writers_that_take_turns_count_on_each_others_unsealed_work(site, ledger
     report = audit(site.directory, default_contracts())
     assert report.is_sound, report.problem
     assert report.kinds["run"] == 7
+
+
+@pytest.mark.parametrize("field", ["status", "member"])
+def test_a_damaged_entry_is_said_to_be_damaged(site, field):
+    """Whoever derives rows or state from an entry that lost a field says so, and nothing is sealed on top of it."""
+    ledger = site.create(views=[Counted()])
+    ledger.append_many(site.entries(ledger, 3))
+    index = 3
+    data = ledger.entry(index).to_bytes()
+    changed = data.replace(f'"{field}":'.encode(), f'"{field[:-1]}_":'.encode())
+    ledger._log.database.close()
+    with sqlite3.connect(site.path) as connection:
+        connection.execute("UPDATE entries SET entry=? WHERE idx=?", (changed, index))
+    connection.close()
+    other = site.open(views=[Counted()])
+    with pytest.raises(CorruptLedgerError, match=r"entr(y|ies) "):
+        rows(other)
+    with pytest.raises(CorruptLedgerError, match=f"entry {index} is damaged"):
+        other.append(site.entry(other))
+    with pytest.raises(CorruptLedgerError):
+        other.close()
+    ledger._is_closed = True
