@@ -15,7 +15,10 @@ Rules upheld:
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +47,8 @@ from lichen.encoding.base import b64_decode
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, Entry, pre_auth_encoding
 from lichen.encoding.statement import Statement
 from lichen.errors import EncodingError, LichenError, Rejected, StorageError, UsageError, VerificationError
-from lichen.ledger.checkpoint import Checkpoint, open_checkpoint
+from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from lichen.ledger.cosigned import CosignedCheckpoints
 from lichen.ledger.genesis import Genesis
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.seal import SEAL_KIND, Seal
@@ -154,21 +158,16 @@ def restore(
     check_listing(archive, source.digests)
     staging = directory.parent / f".{directory.name}.partial"
     try:
-        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in staging.glob("ledger.sqlite*"):
-            left.unlink()
-        restored = _Restoring(source, staging, progress).run(contracts, views)
-        count = _restore_artefacts(source, DirectoryStore(staging / "store"))
-        (staging / ".gitignore").write_text("*\n", encoding="ascii")
-        staging.rename(directory)
+        with _alone(staging, directory):
+            restored = _Restoring(source, staging, progress).run(contracts, views)
+            count = _restore_artefacts(source, DirectoryStore(staging / "store"))
+            (staging / ".gitignore").write_text("*\n", encoding="ascii")
+            staging.rename(directory)
     except OSError as error:
         raise StorageError(
             f"cannot restore into {directory}: {error.strerror}",
             remedy="Make room or mend permissions, and type the same again.",
         ) from error
-    except LichenError:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
     missing = sum(row.status != INCLUDED for row in source.artefacts.rows.values())
     return Restored(
         directory,
@@ -179,6 +178,40 @@ def restore(
         count,
         missing,
     )
+
+
+@contextlib.contextmanager
+def _alone(staging: Path, directory: Path) -> Iterator[None]:
+    """An empty directory to fill, with other processes kept out; gone again when the block fails.
+
+    Raises:
+        UsageError: Another process restores into the same place.
+    """
+    staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"another process restores into {directory}", remedy="Wait until it is done."
+            ) from error
+        try:
+            _empty(staging)  # of what an interrupted attempt left
+            yield
+        except LichenError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _empty(directory: Path) -> None:
+    for left in list(directory.iterdir()):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +355,9 @@ class _Restoring:
         source = self._source
         note = read_plain(source.directory, "checkpoint").decode("utf-8", "replace")
         open_checkpoint(note, ledger.origin, ledger.genesis.log_key)
+        for signature in parse_checkpoint(note)[1].signatures:
+            if signature.name != ledger.origin:
+                CosignedCheckpoints(self._directory).add(ledger.checkpoint(), signature)
         made: set[str] = set()
 
         def put(name: str, data: bytes) -> None:

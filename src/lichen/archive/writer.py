@@ -33,6 +33,7 @@ from lichen.archive.staging import Staging
 from lichen.encoding.statement import Statement
 from lichen.errors import CorruptLedgerError, UsageError, VerificationError
 from lichen.ledger.checkpoint import parse_checkpoint
+from lichen.ledger.cosigned import CosignedCheckpoints
 
 if TYPE_CHECKING:
     from lichen.content.store import ArtefactStore
@@ -125,6 +126,19 @@ def _check_free(target: Path) -> None:
         )
 
 
+def _cosigned(ledger: Ledger) -> str:
+    """The newest checkpoint, with the cosignatures that were collected for it."""
+    checkpoint = ledger.checkpoint()
+    head, note = parse_checkpoint(checkpoint)
+    collected = CosignedCheckpoints(ledger.directory).read(head.tree_size)
+    if collected is None or collected.text != note.text:
+        return checkpoint
+    for signature in collected.signatures:
+        if signature.name != ledger.origin:  # the log's own is there, and known to hold
+            note = note.with_signature(signature)
+    return note.to_text()
+
+
 class _Writing:
     """One archive being written."""
 
@@ -143,7 +157,7 @@ class _Writing:
         self._store = store
         self._named_within = named_within
         self._progress = progress
-        self._checkpoint = ledger.checkpoint()
+        self._checkpoint = _cosigned(ledger)
         self._head, _ = parse_checkpoint(self._checkpoint)
         self._size = self._head.tree_size
         self._artefacts = earlier.artefacts if earlier is not None else ArtefactList()

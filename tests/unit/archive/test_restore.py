@@ -100,6 +100,31 @@ def test_an_old_archive_is_not_signed_for_again(place: Place, tmp_path: Path):
     assert "--fork-from" in refused.value.remedy
 
 
+def test_cosignatures_go_along(place: Place, tmp_path: Path, verify: Verify):
+    from lichen.crypto.keys import SigningKey
+    from lichen.crypto.note import NoteKey, SignatureType, cosign_note
+    from lichen.ledger.cosigned import CosignedCheckpoints
+
+    witness = SigningKey.from_seed(bytes([9]) * 32)
+    with place.open() as ledger:
+        ledger.seal(force=True)
+        checkpoint, size = ledger.checkpoint(), ledger.sealed_size
+    body = checkpoint.partition("\n\n")[0] + "\n"
+    line = cosign_note(body, "witness.example/w1", witness, 1_760_000_000)
+    CosignedCheckpoints(place.ledger).add(checkpoint, line)
+    place.write()
+    names = [
+        NoteKey(f"witness.example/w{n}", witness.public, SignatureType.COSIGNATURE_V1).vkey for n in (1, 2)
+    ]
+    assert verify(place.out, "--witness", names[0])[0] == 0
+    status, answer = verify(place.out, "--witness", names[1])
+    assert (status, answer["why"]) == (1, "witness.example/w2 has not signed the checkpoint")
+    restore(place.out, tmp_path / "back", default_contracts())
+    note = CosignedCheckpoints(tmp_path / "back").read(size)
+    assert note is not None
+    assert len(note.signatures) == 2
+
+
 @pytest.mark.parametrize("kind", ["file", "full", "link"])
 def test_what_is_there_is_not_touched(kind: str, written: Place, tmp_path: Path):
     target = tmp_path / "back"
@@ -127,6 +152,17 @@ def test_a_full_disk_leaves_nothing_under_the_name(
     assert not (tmp_path / "back").exists()
     restore(written.out, tmp_path / "back", default_contracts())
     assert audit(tmp_path / "back", default_contracts()).problem is None
+
+
+def test_one_process_at_a_time_and_nothing_of_an_attempt_before(written: Place, tmp_path: Path):
+    partial = tmp_path / ".back.partial"
+    with restoring._alone(partial, tmp_path / "back"):
+        (partial / "left").mkdir()
+        with pytest.raises(UsageError, match="another process"):
+            restore(written.out, tmp_path / "back", default_contracts())
+    assert (partial / "left").is_dir()
+    restore(written.out, tmp_path / "back", default_contracts())
+    assert not (tmp_path / "back" / "left").exists()
 
 
 def test_the_signer_signs_nothing_but_what_was_signed():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import lzma
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sample_ledger
 
+from lichen.archive.restore import restore
+from lichen.archive.writer import write_archive
 from lichen.contracts import default_contracts
 from lichen.errors import FormatVersionError
 from lichen.ledger.audit import audit
@@ -68,6 +72,27 @@ def test_a_sample_is_continued(sample: Path, tmp_path: Path):
     report = audit(sample, default_contracts())
     assert report.is_sound, report.problem
     assert report.kinds["flag"] == FACTS["kinds"]["flag"] + 1
+
+
+def test_a_sample_is_archived_and_comes_back(sample: Path, tmp_path: Path):
+    with Ledger.open(sample, default_contracts(), log_key=sample_ledger.LOG) as ledger:
+        ledger.seal(force=True)
+        report = write_archive(ledger, tmp_path / "out")
+    assert report.size == FACTS["size"] + 1
+    checked = subprocess.run(
+        [sys.executable, "-I", "-S", str(tmp_path / "out" / "verify_ledger.py"), "--jobs", "1", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    found = json.loads(checked.stdout)
+    assert found["ledger"] == FACTS["id"]
+    assert found["kinds"] == {**FACTS["kinds"], "seal": FACTS["kinds"]["seal"] + 1}
+    restore(tmp_path / "out", tmp_path / "back", default_contracts())
+    with Ledger.open(tmp_path / "back", default_contracts(), read_only=True) as ledger:
+        assert ledger.root_at(FACTS["size"]).hex() == FACTS["root"]
+        assert ledger.root_at(FACTS["sealed_size"]).hex() == FACTS["sealed_root"]
 
 
 def test_a_sample_opens_without_the_right_to_write(sample: Path):

@@ -88,6 +88,9 @@ class Members:
             Fault: A rule says no.
         """
         said = record.said
+        action = said.get("action")
+        if record.version == 1 and type(action) is str and action not in MEMBER_FIELDS:
+            raise Fault("members.unknown-action: %.80r" % action)
         if record.version != 1 or not fits(MEMBER, said):
             raise Fault("members.schema: not a member record of version 1")
         action, subject = said["action"], said["subject_member"]
