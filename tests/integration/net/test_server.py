@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
 import uvicorn
 
 from lichen.content.unixfs import hash_bytes
@@ -417,6 +418,26 @@ def in_thread(team: Team, settings: ServerSettings, monkeypatch) -> Iterator[Ser
             each.should_exit = True
         thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /" + b"a" * 40_000, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Filler: " + b"a" * 40_000, b"not http at all\r\n\r\n"],
+)  # fmt: skip
+def test_a_head_that_is_too_long_or_no_http_is_refused(public_team: Team, serve: Start, start: bytes) -> None:
+    server = serve(public_team)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as caller:
+        caller.sendall(start)
+        received = b""
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # what is left unread of the head resets the connection
+            while piece := caller.recv(65_536):
+                received += piece
+    assert received == b"" or received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+    assert server.get("/health").status == 200
+    assert server.stop() == 0
+    assert "Traceback" not in server.log()
 
 
 def test_too_much_at_once_is_refused_until_later(public_team: Team, monkeypatch) -> None:

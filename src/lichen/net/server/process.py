@@ -2,7 +2,7 @@
 
 Rules upheld here:
 
-* Whoever connects has to send the head of a request within a bounded time, first or tenth on the connection.
+* Whoever connects has to send the head of a request within a bounded time and size, first or tenth on the connection.
 * On SIGTERM or SIGINT nothing more is taken; what was taken is finished and answered, the block is sealed, then it ends.
 
 Source: RFC 9112 section 9; uvicorn's documentation for the hooks used.
@@ -136,6 +136,7 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
 
     class Impatient(base):  # type: ignore[misc, unused-ignore]
         _waiting: asyncio.TimerHandle | None = None
+        _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -145,7 +146,16 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_waiting()
-            elif self._waiting is None and not self.transport.is_closing():
+                self._head_bytes = 0
+                return
+            self._head_bytes += len(data)
+            if self.transport.is_closing():
+                return
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(
+                    Problem(431, "too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
+                )
+            elif self._waiting is None:
                 self._wait_for_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -154,6 +164,7 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
 
         def on_response_complete(self) -> None:
             self._stop_waiting()
+            self._head_bytes = 0
             super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
@@ -184,4 +195,4 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
     return Impatient
 
 
-_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout"}
+_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
