@@ -27,7 +27,10 @@ MEMBER_KEY = "did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"
 NOT_RUN = {
     "lichen completion": "its lines belong into a shell's start-up file; see the test of its output",
     "lichen experiment avoided-training": "takes a minute; the tests of the experiment run it",
+    "lichen join": "asks a server; the tests of served ledgers run it",
     "lichen monitor": "asks witnesses that serve; the tests of witnesses run it",
+    "lichen run --ledger http": "asks a server; the tests of served ledgers run it",
+    "lichen serve": "serves until it is told to stop; the tests of served ledgers run it",
     "lichen witness request": "asks witnesses that serve; the tests of witnesses run it",
     "lichen witness serve": "serves until it is told to stop; the tests of witnesses run it",
 }
