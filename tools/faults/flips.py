@@ -18,7 +18,6 @@ from pathlib import Path
 
 from faults.pages import Extent, FileMap, map_file
 from faults.site import Site
-
 from lichen.errors import LichenError, Rejected
 from lichen.ledger.ledger import Ledger
 
@@ -170,13 +169,12 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]] | None:
     uri = f"{path.as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
-            names = [
-                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-            ]
             schema = connection.execute("SELECT * FROM sqlite_master").fetchall()
-            return {"": schema} | {
-                name: connection.execute(f'SELECT * FROM "{name}" NOT INDEXED').fetchall() for name in names
-            }
+            rows: dict[str, list[tuple[object, ...]]] = {"": schema}
+            for kind, name, *_ in schema:
+                if kind == "table":
+                    rows[name] = connection.execute(f'SELECT * FROM "{name}" NOT INDEXED').fetchall()  # noqa: S608
+            return rows
     except sqlite3.Error:
         return None
 
@@ -184,6 +182,6 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]] | None:
 def _is_in_order(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
