@@ -3,7 +3,7 @@
 # Written for any POSIX make. To choose the interpreter of `.venv`: make setup PYTHON=/path/to/python3
 
 .POSIX:
-.PHONY: help setup demo test check check-style check-types check-layers check-docs bench docs clean
+.PHONY: help setup demo test check check-style check-types check-layers check-docs bench campaign docs clean
 
 VENV = .venv
 RUN = $(VENV)/bin/python
@@ -46,9 +46,12 @@ check-docs: setup ## generated pages, links, titles, tidiness
 	@$(RUN) -m pytest -q --no-header tests/docs tests/tidy -m "not executes_docs"
 
 bench: setup ## every published figure, measured again (many minutes)
-	@for program in $$(grep -l '__main__' benchmarks/*.py); do \
+	@for program in $$(grep -l '__main__' benchmarks/*.py | grep -v ledger_faults); do \
 	    echo "[bench] $$program"; $(RUN) "$$program" || exit 1; \
 	done
+
+campaign: setup ## kills, cuts, flips, failing disks, fuzzing: the ledger's tests at full size (an hour or more)
+	@$(RUN) benchmarks/ledger_faults.py
 
 docs: ## reference pages from the code, then the HTML site in site/
 	@PYTHON="$(PYTHON)" sh tools/prepare docs

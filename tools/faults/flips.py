@@ -11,7 +11,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,15 @@ def fill(site: Site, count: int, seed: int = 1) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def flip_many(site: Site, scratch: Path, count: int, seed: int, *, free_share: float = 0.02) -> Flips:
+def flip_many(
+    site: Site,
+    scratch: Path,
+    count: int,
+    seed: int,
+    *,
+    free_share: float = 0.02,
+    names: Sequence[str] = (),
+) -> Flips:
     """Flip so many bytes, one after the other, each table and index alike.
 
     Args:
@@ -92,9 +100,13 @@ def flip_many(site: Site, scratch: Path, count: int, seed: int, *, free_share: f
         count: How many flips.
         seed: Which.
         free_share: Share of them aimed at bytes that hold nothing, to count what is said of those.
+        names: Tables and indexes to aim at; all of them when empty.
     """
     found = map_file(site.path)
     rng = random.Random(seed)
+    if names:
+        found.used = {name: found.used[name] for name in names}
+        found.free = {name: found.free[name] for name in names}
     return _try(site, scratch, (_aimed(found, rng, free_share) for _ in range(count)))
 
 

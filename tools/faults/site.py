@@ -109,7 +109,7 @@ class Site:
 
     def audit(self, **options: Any) -> AuditReport:
         """Derive everything again, views too."""
-        return audit(self.directory, default_contracts(), **options)
+        return audit(self.directory, default_contracts(), views=default_views(), **options)
 
     def statement(self, ledger: Ledger, rng: random.Random) -> Statement:
         """A run that has never been; ``rng`` decides what it says."""
