@@ -53,7 +53,8 @@ def fill(directory: Path, count: int, *, views: bool) -> list[Entry]:
         nonce=os.urandom(12),
         sealing=Sealing("solo", BATCH_COUNT, 3_600_000),
     )
-    rng, kept = random.Random(7), []
+    rng = random.Random(7)
+    kept: list[Entry] = []
     chosen = default_views() if views else ()
     with Ledger.create(directory, genesis, log_key, default_contracts(), chosen) as ledger:
         for start in range(0, count, BATCH_COUNT):
