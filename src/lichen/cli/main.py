@@ -11,6 +11,8 @@ import sys
 __all__ = ["main"]
 
 STATUS_BROKEN_PIPE = 141
+GARBAGE_THRESHOLDS = (50_000, 20, 50)
+"""When cycles are looked for: seldom, because loading modules makes many objects and no garbage; a server still gets its turn."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         from lichen import __version__
 
         return _write(f"lichen {__version__}\n")
+    import gc
+
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     from lichen.cli.table import table
 
     table.main(words)

@@ -8,6 +8,9 @@ it back, so an equal key means equal content, with three exceptions, and how eac
 - a program may go on writing to a file it has mapped without the times moving: ``paranoid`` reads the bytes again
 - the cache file itself may rot: every row carries a checksum, and a damaged file is thrown away
 
+Many files at once are handled column by column: their states, then the rows of the table that can know them, then one
+pass that hashes the rest. A hundred thousand small files cost little more than the system calls they need.
+
 It is only ever a cache. Nothing that goes wrong with it is an error; the file is hashed instead.
 
 Source:
@@ -16,25 +19,38 @@ Source:
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
+import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from lichen.content.cid import DAG_PB
-from lichen.content.digest_table import BUSY_SECONDS, DigestTable, Known
-from lichen.content.files import StatKey, StrPath, file_changed, open_regular, raise_read_error
-from lichen.content.unixfs import ArtefactHash, Progress, digest_descriptor, hash_descriptor
+from lichen.content.digest_table import (
+    BUCKET_BITS,
+    BUSY_SECONDS,
+    NO_ROOT,
+    STATE,
+    Bucket,
+    BucketKey,
+    DigestTable,
+    Known,
+    bucket_of,
+)
+from lichen.content.files import OPEN_FLAGS, StatKey, StrPath, file_changed, open_regular, raise_read_error
+from lichen.content.unixfs import CHUNK_SIZE, ArtefactHash, Progress, digest_descriptor, hash_descriptor
 from lichen.errors import LichenError
 
 __all__ = ["DigestCache"]
 
 RACY_NS = 2_000_000_000  # longer than a tick of any file system's clock; FAT's is two seconds
-PRELOAD_COUNT = 500  # questions from which reading the whole table is quicker than row by row
-PRELOAD_ROWS_MAX = 300_000  # rows up to which it is read whole, about 100 MiB
-PENDING_COUNT_MAX = 1000  # files learnt before they are written down together
+PENDING_COUNT_MAX = 1000  # files learnt one by one before they are written down together
+HELD_COUNT_MAX = 300_000  # files of which something is held in memory, about 60 MiB
+BATCH_COUNT = 50_000  # files handled at once
 
 NEVER = StatKey(0, 0, 0, 0, 2**63)  # the state of a file that is not to be remembered
 
@@ -58,10 +74,10 @@ class DigestCache:
     ) -> None:
         self._now_ns = now_ns
         self._table = DigestTable(Path(path), busy_seconds)
-        self._recent: dict[tuple[int, int], Known] = {}
-        self._pending: list[Known] = []
-        self._asked_count = 0
-        self._is_preloaded = False
+        self._buckets: dict[BucketKey, Bucket] = {}
+        self._held_count = 0
+        self._pending: dict[BucketKey, Bucket] = {}
+        self._pending_count = 0
 
     def __enter__(self) -> DigestCache:
         return self
@@ -75,7 +91,8 @@ class DigestCache:
         """Write down what was learnt."""
         if self._pending:
             self._table.put(self._pending)
-            self._pending = []
+            self._pending = {}
+            self._pending_count = 0
 
     def close(self) -> None:
         """Write down what was learnt and close the file; the cache still names files afterwards."""
@@ -137,12 +154,99 @@ class DigestCache:
         """Return the SHA-256 of many files, quicker than one by one; otherwise as ``hash_files``."""
         return self._for_each(paths, lambda path: self._know(path, False, paranoid, None, None).sha256)
 
+    def digest_states(
+        self, paths: Sequence[str], states: Sequence[tuple[int, ...] | None] | None = None
+    ) -> list[bytes | None]:
+        """Return the SHA-256 of many regular files, as cheaply as it can be done.
+
+        Args:
+            paths: Files, or symbolic links to such.
+            states: For each path the state (the fields of `StatKey`) it was seen in earlier, whose content is meant; None for
+                any state. Without the list, any state of any file.
+
+        Returns:
+            For each path in order 32 bytes; None where they cannot be told: nothing there, not a regular file, not
+            readable, written to meanwhile, or in another state than the one meant.
+        """
+        found: list[bytes | None] = []
+        for start in range(0, len(paths), BATCH_COUNT):
+            part = paths[start : start + BATCH_COUNT]
+            meant = states[start : start + BATCH_COUNT] if states is not None else [None] * len(part)
+            found += self._digest_part(part, meant)
+            self.flush()
+        return found
+
+    def _digest_part(
+        self, paths: Sequence[str], meant: Sequence[tuple[int, ...] | None]
+    ) -> list[bytes | None]:
+        start_ns = self._now_ns()
+        look, pack, buckets = os.stat, STATE.pack, self._buckets
+        found: list[bytes | None] = []
+        for path, state in zip(paths, meant, strict=True):
+            try:
+                if state is None:
+                    now = look(path)
+                    device, inode, size = now.st_dev, now.st_ino, now.st_size
+                    mtime, ctime = now.st_mtime_ns, now.st_ctime_ns
+                    if not stat.S_ISREG(now.st_mode):
+                        found.append(None)
+                        continue
+                else:
+                    device, inode, size, mtime, ctime = state
+                key = device, inode >> BUCKET_BITS
+                bucket = buckets.get(key)
+                if bucket is None:
+                    bucket = self._bucket(key)
+                packed = bucket.get(inode)
+                if packed is None or packed[:24] != pack(size, mtime, ctime):
+                    found.append(self._digest_now(path, (device, inode, size, mtime, ctime), start_ns))
+                    continue
+                if state is not None:  # is it still as it was seen earlier?
+                    now = look(path)
+                    if (
+                        now.st_ctime_ns != ctime
+                        or now.st_ino != inode
+                        or now.st_size != size
+                        or now.st_mtime_ns != mtime
+                        or now.st_dev != device
+                    ):
+                        found.append(None)
+                        continue
+                found.append(packed[24:56])
+            except (OSError, ValueError, struct.error, LichenError):
+                found.append(None)
+        return found
+
+    def _digest_now(self, path: str, state: tuple[int, ...], start_ns: int) -> bytes | None:
+        """Hash a file that must be in a state, before and after; remember it when its state will tell of any change."""
+        if state[2] > CHUNK_SIZE:
+            known = _hash(path, False, StatKey(*state), None)
+            if _is_settled(known.key, start_ns):
+                self._learn(known)
+            return known.sha256
+        descriptor = os.open(path, OPEN_FLAGS)
+        try:
+            if (
+                state[4] >= start_ns - RACY_NS or not state[2]
+            ):  # pipes and devices have no size, and are not read
+                before = os.fstat(descriptor)
+                if not _is_in(before, state) or not stat.S_ISREG(before.st_mode):
+                    return None
+            data = os.read(descriptor, state[2] + 1)
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        # In a settled state, one look afterwards tells of changes before and during the reading alike.
+        if not _is_in(status, state) or len(data) != state[2] or not stat.S_ISREG(status.st_mode):
+            return None
+        sha256 = hashlib.sha256(data).digest()
+        if state[4] < start_ns - RACY_NS and -(2**63) <= state[3] < 2**63:
+            self._keep(state[0], state[1], STATE.pack(*state[2:]) + sha256 + NO_ROOT)
+        return sha256
+
     def _for_each(
         self, paths: Iterable[StrPath], answer: Callable[[StrPath], Answer]
     ) -> list[Answer | LichenError]:
-        paths = list(paths)
-        if len(paths) >= PRELOAD_COUNT:
-            self._preload()
         answers: list[Answer | LichenError] = []
         for path in paths:
             try:
@@ -160,14 +264,14 @@ class DigestCache:
         expected: StatKey | None,
         progress: Progress | None,
     ) -> Known:
-        if not paranoid and (self._recent or not self._is_preloaded):
+        if not paranoid:
             try:
                 key = StatKey.of(os.stat(path))  # noqa: PTH116 - a third of the time of a Path
             except OSError as error:
                 raise_read_error(path, error)
             if expected is not None and key != tuple(expected):
                 raise file_changed(path)
-            known = self._look_up(key)
+            known = Known.from_packed(key, self._bucket(bucket_of(key.device, key.inode)).get(key.inode))
             if known is not None and (known.has_cid or not with_cid):
                 return known
         start_ns = self._now_ns()
@@ -176,34 +280,40 @@ class DigestCache:
             self._learn(known)
         return known
 
-    def _look_up(self, key: StatKey) -> Known | None:
-        known = self._recent.get((key.device, key.inode))
-        if known is not None and known.key == key:
-            return known
-        if self._is_preloaded:
-            return None
-        self._asked_count += 1
-        if self._asked_count == PRELOAD_COUNT:
-            self._preload()
-        return self._table.get(key)
-
-    def _preload(self) -> None:
-        """Read the whole table, unless it is very large."""
-        if self._is_preloaded or self._table.count() > PRELOAD_ROWS_MAX:
-            return
-        self._recent = {
-            (known.key.device, known.key.inode): known for known in self._table.all()
-        } | self._recent
-        self._is_preloaded = True
+    def _bucket(self, key: BucketKey) -> Bucket:
+        """Return what is known of the files of a bucket, reading it from the table the first time."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if self._held_count > HELD_COUNT_MAX:
+                self.flush()
+                self._buckets.clear()
+                self._held_count = 0
+            bucket = self._buckets[key] = self._table.bucket(key)
+            self._held_count += len(bucket) + 1
+        return bucket
 
     def _learn(self, known: Known) -> None:
-        if len(self._recent) > PRELOAD_ROWS_MAX:
-            self._recent = {}
-            self._is_preloaded = False
-        self._recent[known.key.device, known.key.inode] = known
-        self._pending.append(known)
-        if len(self._pending) >= PENDING_COUNT_MAX:
+        self._keep(known.key.device, known.key.inode, known.packed())
+        if self._pending_count >= PENDING_COUNT_MAX:
             self.flush()
+
+    def _keep(self, device: int, inode: int, packed: bytes) -> None:
+        key = bucket_of(device, inode)
+        self._bucket(key)[inode] = packed
+        self._pending.setdefault(key, {})[inode] = packed
+        self._pending_count += 1
+        self._held_count += 1
+
+
+def _is_in(status: os.stat_result, state: tuple[int, ...]) -> bool:
+    device, inode, size, mtime, ctime = state
+    return (
+        status.st_ctime_ns == ctime
+        and status.st_ino == inode
+        and status.st_size == size
+        and status.st_mtime_ns == mtime
+        and status.st_dev == device
+    )
 
 
 def _hash(path: StrPath, with_cid: bool, expected: StatKey | None, progress: Progress | None) -> Known:

@@ -1,7 +1,20 @@
 """The file behind the digest cache: one SQLite table, shared by processes, thrown away when it is damaged.
 
-Nothing that goes wrong here is an error to anyone: a table that cannot be opened, read or written is an empty one. What
-it gives was checked row by row.
+Files whose inode numbers are close lie together in one row, a *bucket*, because files of one directory mostly have such
+numbers: what is known of a thousand files is then read, and written, by one statement, and taken apart by C code. Nothing
+that goes wrong here is an error to anyone: a table that cannot be opened, read or written is an empty one, and a bucket whose
+checksum is wrong is an empty bucket.
+
+Entries of a bucket, little endian, 96 bytes each, by inode:
+
+=======  ===========================================================================
+bytes    field
+=======  ===========================================================================
+8        inode number
+24       size in bytes, mtime and ctime in nanoseconds, each signed
+32       SHA-256 of the content
+32       digest in the CID of a file of several chunks; zeros when not asked for
+=======  ===========================================================================
 """
 
 from __future__ import annotations
@@ -12,7 +25,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,31 +33,39 @@ from lichen.content.cid import DAG_PB, RAW, Cid
 from lichen.content.files import StatKey
 from lichen.content.unixfs import CHUNK_SIZE, ArtefactHash
 
-__all__ = ["BUSY_SECONDS", "DigestTable", "Known"]
+__all__ = ["BUSY_SECONDS", "Bucket", "BucketKey", "DigestTable", "Known", "bucket_of"]
 
-SCHEMA_VERSION = 1
-TABLE_SIZE_MAX = 2**28  # (= 268435456) bytes, two million files; a larger table starts afresh
+SCHEMA_VERSION = 2
+TABLE_SIZE_MAX = 2**28  # (= 268435456) bytes, two and a half million files; a larger table starts afresh
 BUSY_SECONDS = 2.0  # how long to wait for another process that is writing
+BUCKET_BITS = 10  # of inode numbers that share a bucket: up to 1024 files, 96 KiB
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS digests (
+CREATE TABLE IF NOT EXISTS buckets (
     device INTEGER NOT NULL,
-    inode INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    sha256 BLOB NOT NULL,
-    root BLOB,          -- digest in the CID of a file of several chunks, if it was asked for
+    bucket INTEGER NOT NULL,    -- inode number without its lowest ten bits
+    entries BLOB NOT NULL,
     checksum INTEGER NOT NULL,
-    PRIMARY KEY (device, inode)
-) STRICT, WITHOUT ROWID
+    UNIQUE (device, bucket)
+) STRICT
 """
-COLUMNS = "device, inode, size_bytes, mtime_ns, ctime_ns, sha256, root, checksum"
-SELECT_ALL = f"SELECT {COLUMNS} FROM digests"  # noqa: S608 - constants
-SELECT_ONE = f"{SELECT_ALL} WHERE device = ? AND inode = ?"
-REPLACE = f"INSERT OR REPLACE INTO digests ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+SELECT_ONE = "SELECT entries, checksum FROM buckets WHERE device = ? AND bucket = ?"
+REPLACE = "INSERT OR REPLACE INTO buckets (device, bucket, entries, checksum) VALUES (?, ?, ?, ?)"
 
-KEY_PACKING = struct.Struct("<QQqqq")
+STATE = struct.Struct("<qqq")  # size, mtime, ctime
+ENTRY = struct.Struct("<Q88s")  # inode, then state, digest and root
+BUCKET_KEY = struct.Struct("<QQ")
+NO_ROOT = bytes(32)
+
+BucketKey = tuple[int, int]
+"""Device, and inode number without its lowest bits."""
+Bucket = dict[int, bytes]
+"""Inode number -> 88 bytes: packed state, digest, root."""
+
+
+def bucket_of(device: int, inode: int) -> BucketKey:
+    """Say which bucket a file's entry lies in."""
+    return device, inode >> BUCKET_BITS
 
 
 class Known(NamedTuple):
@@ -70,6 +91,21 @@ class Known(NamedTuple):
         cid = Cid(RAW, self.sha256) if self.root is None else Cid(DAG_PB, self.root)
         return ArtefactHash(cid, self.sha256, self.key.size_bytes)
 
+    def packed(self) -> bytes:
+        """Return its 88 bytes in a bucket."""
+        return STATE.pack(*self.key[2:]) + self.sha256 + (self.root or NO_ROOT)
+
+    @classmethod
+    def from_packed(cls, key: StatKey, packed: bytes | None) -> Known | None:
+        """Read the bytes of a bucket; None when they are of another state of the file."""
+        try:
+            if packed is None or packed[:24] != STATE.pack(*key[2:]):
+                return None
+        except struct.error:  # a date beyond the calendar
+            return None
+        root = packed[56:]
+        return cls(key, packed[24:56], None if root == NO_ROOT else root)
+
 
 class DigestTable:
     """What earlier commands learnt about files.
@@ -91,37 +127,27 @@ class DigestTable:
                 self._connection.close()
             self._connection = None
 
-    def count(self) -> int:
-        """Count the files known."""
-        row = self._query("SELECT count(*) FROM digests")
-        return row[0][0] if row else 0
+    def bucket(self, key: BucketKey) -> Bucket:
+        """Return everything known of the files of a bucket; the caller may change it."""
+        rows = self._query(SELECT_ONE, (_signed(key[0]), key[1]))
+        return _unpacked(key, *rows[0]) if rows else {}
 
-    def get(self, key: StatKey) -> Known | None:
-        """Return what is known of this state of a file."""
-        for row in self._query(SELECT_ONE, (_signed(key.device), _signed(key.inode))):
-            known = _known_of(row)
-            if known is not None and known.key == key:
-                return known
-        return None
-
-    def all(self) -> Iterator[Known]:
-        """Give everything known."""
-        for row in self._query(SELECT_ALL):
-            known = _known_of(row)
-            if known is not None:
-                yield known
-
-    def put(self, learnt: Iterable[Known]) -> None:
+    def put(self, learnt: Mapping[BucketKey, Bucket]) -> None:
         """Add what was learnt, in place of what was known of earlier states of the same files."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(REPLACE, map(_row_of, learnt))
-            self._connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            for key in sorted(learnt):
+                row = connection.execute(SELECT_ONE, (_signed(key[0]), key[1])).fetchone()
+                merged = (_unpacked(key, *row) if row else {}) | learnt[key]
+                entries = b"".join([ENTRY.pack(inode, merged[inode]) for inode in sorted(merged)])
+                connection.execute(REPLACE, (_signed(key[0]), key[1], entries, _checksum(key, entries)))
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             self._give_up(error)
 
     def _query(self, sql: str, parameters: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
@@ -174,7 +200,7 @@ class DigestTable:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(SCHEMA)
-            connection.execute(f"{SELECT_ALL} LIMIT 1").fetchone()
+            connection.execute(SELECT_ONE, (0, 0)).fetchone()
             if version != SCHEMA_VERSION:
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except sqlite3.Error:
@@ -211,23 +237,12 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def _checksum(packed_key: bytes, sha256: bytes, root: bytes | None) -> int:
-    return zlib.crc32(packed_key + sha256 + (root or b""))
+def _checksum(key: BucketKey, entries: bytes) -> int:
+    return zlib.crc32(entries, zlib.crc32(BUCKET_KEY.pack(*key)))
 
 
-def _row_of(known: Known) -> tuple[object, ...]:
-    key = known.key
-    checksum = _checksum(KEY_PACKING.pack(*key), known.sha256, known.root)
-    return (_signed(key.device), _signed(key.inode), *key[2:], known.sha256, known.root, checksum)
-
-
-def _known_of(row: tuple[Any, ...]) -> Known | None:
-    """Read a row, unless it is damaged; what a damaged file holds is of any type."""
-    *numbers, sha256, root, checksum = row
-    try:
-        key = StatKey(numbers[0] % 2**64, numbers[1] % 2**64, *numbers[2:])
-        if checksum != _checksum(KEY_PACKING.pack(*key), sha256, root):
-            return None
-    except (TypeError, struct.error):
-        return None
-    return Known(key, sha256, root)
+def _unpacked(key: BucketKey, entries: Any, checksum: Any) -> Bucket:
+    """Take a row apart, unless it is damaged; what a damaged file holds is of any type."""
+    if not isinstance(entries, bytes) or len(entries) % ENTRY.size or _checksum(key, entries) != checksum:
+        return {}
+    return dict(ENTRY.iter_unpack(entries))

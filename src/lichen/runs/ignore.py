@@ -10,10 +10,28 @@ Source: gitignore(5), "PATTERN FORMAT". Differs: no backslash escapes except ``\
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-__all__ = ["IgnoreRules"]
+__all__ = ["IgnoreRules", "Rule"]
+
+
+class Rule(NamedTuple):
+    """One line.
+
+    Args:
+        pattern: Matches whole paths below the root: what the line names, and what lies below that.
+        ignored: False for a line that takes back.
+        line: Expression for the same within one line of text: of names when ``by_name``, else of paths.
+        by_name: The line has no slash inside, so it is about a name at any depth.
+    """
+
+    pattern: re.Pattern[str]
+    ignored: bool
+    line: str
+    by_name: bool
 
 
 @dataclass(frozen=True)
@@ -21,10 +39,10 @@ class IgnoreRules:
     """Compiled ignore lines, in order.
 
     Args:
-        rules: Pairs of (pattern, ignored); matched against root-relative paths with ``/`` separators.
+        rules: Matched against root-relative paths with ``/`` separators.
     """
 
-    rules: tuple[tuple[re.Pattern[str], bool], ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     @classmethod
     def parse(cls, lines: Iterable[str]) -> IgnoreRules:
@@ -44,7 +62,11 @@ class IgnoreRules:
             ignored = not line.startswith("!")
             if not ignored or line.startswith(("\\#", "\\!")):
                 line = line[1:]
-            rules.append((re.compile(_translate(line), re.DOTALL), ignored))
+            by_name = "/" not in line.rstrip("/")
+            body = _translate(line, "[^/]")
+            whole = f"(?:.*/)?{body}(?:/.*)?" if by_name else f"{body}(?:/.*)?"
+            in_text = _translate(line, "[^/\\n]") + ("" if by_name else "(?:/.*)?")
+            rules.append(Rule(re.compile(whole, re.DOTALL), ignored, in_text, by_name))
         return cls(tuple(rules))
 
     def is_ignored(self, relative_path: str) -> bool:
@@ -57,17 +79,44 @@ class IgnoreRules:
             True when the last matching line ignores the path or one of its parents.
         """
         ignored = False
-        for pattern, verdict in self.rules:
-            if pattern.fullmatch(relative_path):
-                ignored = verdict
+        for rule in self.rules:
+            if rule.pattern.fullmatch(relative_path):
+                ignored = rule.ignored
         return ignored
 
+    def ignored_in(self, directory: str, names: Sequence[str]) -> set[str]:
+        """Say which names in a directory are ignored; the same as asking for each, at a small part of the cost.
 
-def _translate(line: str) -> str:
-    anchored = "/" in line.rstrip("/")
-    body = line.strip("/")
+        Args:
+            directory: Path below the project root without slashes at its ends; empty for the root itself.
+            names: Names of entries, without slashes.
+        """
+        prefix = f"{directory}/" if directory else ""
+        verdict = False
+        open_rules: list[Rule] = []
+        for rule in self.rules:
+            if directory and rule.pattern.fullmatch(directory):
+                verdict = rule.ignored
+                open_rules.clear()  # nothing before it decides any more
+            else:
+                open_rules.append(rule)
+        text = "\n".join(names)
+        if text.count("\n") == len(names) - 1 and "\n" not in directory:
+            paths = prefix + f"\n{prefix}".join(names)
+            if not any(_in_lines(rule.line).search(text if rule.by_name else paths) for rule in open_rules):
+                return set(names) if verdict else set()
+        return {name for name in names if self.is_ignored(prefix + name)}
+
+
+@lru_cache(maxsize=256)
+def _in_lines(line: str) -> re.Pattern[str]:
+    return re.compile(f"^(?:{line})$", re.MULTILINE)
+
+
+def _translate(line: str, letter: str) -> str:
+    """Write a line as an expression, with ``letter`` for any character of a name."""
     parts = []
-    for piece in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", body):
+    for piece in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", line.strip("/")):
         if piece == "/**/":
             parts.append("/(?:.*/)?")
         elif piece == "**/":
@@ -75,10 +124,9 @@ def _translate(line: str) -> str:
         elif piece == "/**":
             parts.append("/.*")
         elif piece == "*":
-            parts.append("[^/]*")
+            parts.append(f"{letter}*")
         elif piece == "?":
-            parts.append("[^/]")
+            parts.append(letter)
         else:
             parts.append(re.escape(piece))
-    prefix = "" if anchored else "(?:.*/)?"
-    return f"{prefix}{''.join(parts)}(?:/.*)?"
+    return "".join(parts)

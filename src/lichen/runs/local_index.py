@@ -19,13 +19,14 @@ from lichen.runs.manifest import Manifest
 
 __all__ = ["KnownRun", "LocalIndex"]
 
-_VERSION = 2
+_VERSION = 3
 _LATE_TRIED_MAX = 64
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shape (command BLOB NOT NULL, shape BLOB NOT NULL, idx INTEGER NOT NULL, manifest TEXT NOT NULL,
     PRIMARY KEY (command, shape)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS shape_newest ON shape (command, idx);
-CREATE TABLE IF NOT EXISTS known_run (idx INTEGER PRIMARY KEY, family BLOB NOT NULL, words TEXT NOT NULL, parameters TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS known_run (idx INTEGER PRIMARY KEY, family BLOB NOT NULL, words TEXT NOT NULL, parameters TEXT NOT NULL,
+    made BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS known_run_family ON known_run (family, idx);
 CREATE TABLE IF NOT EXISTS late (idx INTEGER PRIMARY KEY, command BLOB NOT NULL, family BLOB NOT NULL, manifest TEXT NOT NULL,
     tries INTEGER NOT NULL);
@@ -200,7 +201,20 @@ class LocalIndex:
 
     def add(self, index: int, command: bytes, family: bytes, cid: str, manifest: Manifest) -> None:
         """Take in one run whose manifest is already in hand."""
-        self._tried(lambda: self._insert(index, command, family, cid, manifest))
+        self._tried(lambda: self._add(index, command, family, cid, manifest))
+
+    def _add(self, index: int, command: bytes, family: bytes, cid: str, manifest: Manifest) -> None:
+        """Insert a run; when it is the next one expected, it need not be taken in again by whoever comes next."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._insert(index, command, family, cid, manifest)
+            if self._source is not None:
+                (start,) = self._connection.execute("SELECT next_index FROM progress").fetchone()
+                following = next(self._source[0](start), None) if start <= index else None
+                if following is not None and following[0] == index:
+                    self._connection.execute("UPDATE progress SET next_index = ?", (index + 1,))
+        finally:
+            self._connection.execute("COMMIT")
 
     def _insert(self, index: int, command: bytes, family: bytes, cid: str, manifest: Manifest) -> None:
         self._connection.execute(
@@ -209,8 +223,14 @@ class LocalIndex:
             (command, manifest.shape(), index, cid),
         )
         self._connection.execute(
-            "INSERT OR REPLACE INTO known_run VALUES (?,?,?,?)",
-            (index, family, json.dumps(manifest.command), json.dumps(dict(manifest.parameters))),
+            "INSERT OR REPLACE INTO known_run VALUES (?,?,?,?,?)",
+            (
+                index,
+                family,
+                json.dumps(manifest.command),
+                json.dumps(dict(manifest.parameters)),
+                manifest.made(),
+            ),
         )
 
     def _rows(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
@@ -233,6 +253,11 @@ class LocalIndex:
             KnownRun(index, tuple(json.loads(words)), json.loads(parameters))
             for index, words, parameters in rows
         ]
+
+    def made(self, index: int) -> bytes | None:
+        """Return the digest of what a run made (``Manifest.made``), when its manifest is at hand."""
+        rows = self._rows("SELECT made FROM known_run WHERE idx = ?", (index,))
+        return bytes(rows[0][0]) if rows else None
 
     def known_run(self, index: int) -> KnownRun | None:
         """Return one run, when its manifest is at hand."""

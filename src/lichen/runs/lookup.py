@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.contracts.registry import exact_fingerprint, is_withdrawn, same_work_fingerprint
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
+from lichen.runs.collector import without_collector
 from lichen.runs.manifest import Manifest, command_key, family_key
 from lichen.runs.project import PROJECT_MARK
 from lichen.runs.surroundings import STDIN, Difference, Surroundings, differences
@@ -31,6 +32,8 @@ __all__ = ["Answer", "EarlierRun", "Nearest", "ReusePolicy", "earlier_run", "loo
 _SHAPES_MAX = 256
 _CANDIDATES_MAX = 64
 _COMPARED_MAX = 16
+_COMPARED_ITEMS_MAX = 100_000  # of all manifests together that are compared to explain a miss
+_HASHED_AT_ONCE = 256
 _STRANGER_BYTES_MAX = 2**28  # (= 268435456) bytes hashed to compare with an author who is not trusted
 _COLUMNS = (
     "idx, member, status, reusable, reason, time_unix_ms, exact, same_work, energy_joules, relative_u95, "
@@ -191,6 +194,13 @@ def look_up(
     Returns:
         The best answer: a hit before an offer before same-work before a miss.
     """
+    with without_collector():
+        return _look_up(workspace, command, surroundings, policy)
+
+
+def _look_up(
+    workspace: Workspace, command: Command, surroundings: Surroundings, policy: ReusePolicy
+) -> Answer:
     key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
     best = Answer("miss")
     shapes = workspace.index.shapes(key, _SHAPES_MAX)
@@ -203,7 +213,7 @@ def look_up(
             continue
         if not believed[latest] and not _is_affordable(surroundings, shape):
             continue
-        now = replace(surroundings.redo(shape), seeds=dict(command.seeds))
+        now = replace(surroundings.redo(shape), seeds=dict(command.seeds)).sharing(shape)
         parts = now.parts(workspace.group_key)
         answer = _answer_for(workspace, surroundings, parts, policy)
         if answer is not None and _RANK[answer.kind] > _RANK[best.kind]:
@@ -244,12 +254,15 @@ def _explain_miss(
     workspace: Workspace, command: Command, surroundings: Surroundings, key: bytes, answer: Answer
 ) -> None:
     """Find the recorded run of this request from which the fewest items differ now, and the first of them."""
-    fewest = None
+    fewest, items = None, 0
     for run in runs_by(workspace.ledger.connection, "command", key, _COMPARED_MAX):
         try:
             manifest = workspace.manifest(run.manifest_cid)
         except LichenError:
             continue
+        items += len(manifest.code) + len(manifest.data)
+        if fewest is not None and items > _COMPARED_ITEMS_MAX:
+            return
         now = replace(surroundings.redo(manifest), seeds=dict(command.seeds))
         found = list(differences(manifest, now))
         if fewest is None or len(found) < fewest:
@@ -266,9 +279,13 @@ def _answer_for(
 ) -> Answer | None:
     connection = workspace.ledger.connection
     exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
+    equal = runs_by(connection, "exact", exact, _CANDIDATES_MAX)
+    for run, manifest in _with_manifests(workspace, [run for run in equal if run.member == policy.member]):
+        if surroundings.contradicts_own_outputs(manifest) is None:
+            return Answer("hit", run, manifest, disputed=_is_disputed(workspace, equal))
     usable = [
         (run, manifest)
-        for run, manifest in _with_manifests(workspace, runs_by(connection, "exact", exact, _CANDIDATES_MAX))
+        for run, manifest in _with_manifests(workspace, [run for run in equal if run.member != policy.member])
         if surroundings.contradicts_own_outputs(manifest) is None
     ]
     if usable:
@@ -291,18 +308,34 @@ def _answer_for(
 def _with_manifests(
     workspace: Workspace, runs: Sequence[EarlierRun]
 ) -> Iterator[tuple[EarlierRun, Manifest]]:
-    """Yield usable runs: reusable, not withdrawn, by a key still good, manifest at hand.
-
-    Withdrawals and keys are asked of the ledger's state, which is proven, and not of a query table, which is not.
-    """
+    """Yield usable runs whose manifest is at hand; each manifest is read when it is its turn."""
     for run in runs:
-        withdrawn = is_withdrawn(workspace.ledger.state_get, run.index)
-        if not run.reusable or withdrawn or not _author_stands(workspace, run.index):
+        if not _is_usable(workspace, run):
             continue
         try:
             yield run, workspace.manifest(run.manifest_cid)
         except LichenError:
             continue
+
+
+def _is_disputed(workspace: Workspace, runs: Sequence[EarlierRun]) -> bool:
+    """Say whether usable runs made different outputs, as their signed entries name them."""
+    made = set()
+    for run in runs:
+        if _is_usable(workspace, run):
+            subjects = Statement.from_bytes(workspace.ledger.entry(run.index).payload).subjects
+            made.add(tuple(subject.sha256 for subject in subjects if subject.name != "manifest"))
+    return len(made) > 1
+
+
+def _is_usable(workspace: Workspace, run: EarlierRun) -> bool:
+    """Say whether an entry may answer: reusable, not withdrawn, by a key still good.
+
+    Withdrawals and keys are asked of the ledger's state, which is proven, and not of a query table, which is not.
+    """
+    if not run.reusable or is_withdrawn(workspace.ledger.state_get, run.index):
+        return False
+    return _author_stands(workspace, run.index)
 
 
 def _author_stands(workspace: Workspace, index: int) -> bool:
@@ -320,12 +353,8 @@ def _outcome(manifest: Manifest) -> tuple[tuple[str, bytes], ...]:
 def _choose(
     workspace: Workspace, usable: Sequence[tuple[EarlierRun, Manifest]], policy: ReusePolicy
 ) -> Answer:
-    """Apply the reuse policy to runs of equal work."""
-    outcomes = {_outcome(manifest) for _, manifest in usable}
-    disputed = len(outcomes) > 1
-    own = [pair for pair in usable if pair[0].member == policy.member]
-    if own:
-        return Answer("hit", *own[0], disputed=disputed)
+    """Apply the reuse policy to runs of equal work by others."""
+    disputed = len({_outcome(manifest) for _, manifest in usable}) > 1
     trusted = [pair for pair in usable if pair[0].member in policy.trust]
     run, manifest = (trusted or usable)[0]
     if not trusted:
@@ -403,6 +432,16 @@ def _compare(
     return Nearest(
         run,
         changed,
-        same_data=all(surroundings.digest_of(name) == digest for name, digest in before.data.items()),
-        same_code=all(surroundings.digest_of(name) == digest for name, digest in before.code.items()),
+        same_data=_holds(surroundings, before.data),
+        same_code=_holds(surroundings, before.code),
     )
+
+
+def _holds(surroundings: Surroundings, before: Mapping[str, str]) -> bool:
+    """Say whether files are as they were; those after a difference are not hashed."""
+    names = list(before)
+    for start in range(0, len(names), _HASHED_AT_ONCE):
+        part = names[start : start + _HASHED_AT_ONCE]
+        if surroundings.digests_of(part) != {name: before[name] for name in part}:
+            return False
+    return True

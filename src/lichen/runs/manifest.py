@@ -10,13 +10,16 @@ Names are manifest names (see ``project``), digests are SHA-256 as unpadded base
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lichen.crypto.hashes import keyed_digest
 from lichen.encoding.base import b64u
-from lichen.encoding.canonical import canonical_json, parse_canonical
+from lichen.encoding.canonical import canonical_json
 from lichen.errors import EncodingError
 
 __all__ = ["MANIFEST_VERSION", "Manifest", "Output", "command_key", "family_key"]
@@ -134,6 +137,23 @@ class Manifest:
             "distributions": dict(self.distributions), "executables": dict(self.executables),
         }  # fmt: skip
 
+    @cached_property
+    def _written(self) -> dict[str, bytes]:
+        """Canonical JSON of large sections, written once: parts and artefact hold the same bytes."""
+        return {}
+
+    def _canonical(self, name: str) -> bytes:
+        if name not in self._written:
+            self._written[name] = _table_bytes(getattr(self, name))
+        return self._written[name]
+
+    def sharing(self, other: Manifest) -> Manifest:
+        """Return this manifest; what it has in common with another one is not written in canonical form again."""
+        for name in _LARGE_SECTIONS:
+            if name in other._written and getattr(self, name) == getattr(other, name):
+                self._written[name] = other._written[name]
+        return self
+
     def parts(self, group_key: bytes | None) -> dict[str, str]:
         """Compute the parts of the fingerprint: five, or four when nothing is a seed.
 
@@ -143,34 +163,60 @@ class Manifest:
         Returns:
             Part name to base64url digest.
         """
-        return {
-            part: b64u(keyed_digest(group_key, f"lichen part {part} v1", canonical_json(self.section(part))))
-            for part in ("command", "code", "data", "rest", "seed")
-            if part != "seed" or self.seeds
-        }
+        found = self._parts.get(group_key)
+        if found is None:
+            found = self._parts[group_key] = {
+                part: b64u(keyed_digest(group_key, f"lichen part {part} v1", self._section_bytes(part)))
+                for part in ("command", "code", "data", "rest", "seed")
+                if part != "seed" or self.seeds
+            }
+        return dict(found)
+
+    @cached_property
+    def _parts(self) -> dict[bytes | None, dict[str, str]]:
+        return {}
+
+    def _section_bytes(self, part: str) -> bytes:
+        return self._canonical(part) if part in _LARGE_SECTIONS else canonical_json(self.section(part))
+
+    def made(self) -> bytes:
+        """Return a digest of the names and contents of the outputs, 32 bytes, for caches of this machine."""
+        return hashlib.sha256(
+            canonical_json([[output.name, b64u(output.sha256)] for output in self.outputs])
+        ).digest()
 
     def shape(self) -> bytes:
-        """Return a digest of what has to be looked at now to recompute the parts: names without their values."""
-        names = {
-            "code": sorted(self.code), "data": sorted(self.data), "absent": sorted(self.absent),
-            "present": sorted(self.present), "listings": sorted(self.listings),
-            "modules": sorted(self.modules), "imports": sorted(self.imports), "variables": sorted(self.variables),
-            "environment": sorted(self.environment), "distributions": sorted(self.distributions),
-            "executables": sorted(self.executables), "outputs": sorted(output.name for output in self.outputs),
-            "directories": sorted(self.directories),
-        }  # fmt: skip
-        return hashlib.sha256(canonical_json(names)).digest()
+        """Return a digest of what has to be looked at now to recompute the parts: names without their values.
+
+        It stands in caches of this machine only, never in a record.
+        """
+        sections = (
+            self.code, self.data, self.absent, self.present, self.listings, self.modules, self.imports, self.variables,
+            self.environment, self.distributions, self.executables, [output.name for output in self.outputs],
+            self.directories,
+        )  # fmt: skip
+        whole = hashlib.sha256()
+        for section in sections:
+            text = "\0".join(sorted(section)).encode("utf-8", "surrogatepass")
+            whole.update(b"%d %d\0" % (len(section), len(text)))
+            whole.update(text)
+        return whole.digest()
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON of the artefact."""
         value = {
             "manifest": MANIFEST_VERSION, "command": list(self.command), "cwd": self.cwd, "family": list(self.family),
-            "seeds": dict(self.seeds), "parameters": dict(self.parameters), "code": dict(self.code),
-            "data": dict(self.data), **self.section("rest"), "imports": list(self.imports),
-            "directories": list(self.directories), "outputs": [output.to_json() for output in self.outputs],
-            "detail": self.detail,
+            "seeds": dict(self.seeds), "parameters": dict(self.parameters), **self.section("rest"),
+            "imports": list(self.imports), "directories": list(self.directories),
+            "outputs": [output.to_json() for output in self.outputs], "detail": self.detail,
         }  # fmt: skip
-        return canonical_json(value)
+        members = {name: canonical_json(item) for name, item in value.items()}
+        members |= {name: self._canonical(name) for name in _LARGE_SECTIONS}
+        return (
+            b"{"
+            + b",".join([b'"%s":%s' % (name.encode("ascii"), members[name]) for name in sorted(members)])
+            + b"}"
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -179,7 +225,10 @@ class Manifest:
         Raises:
             EncodingError: Not canonical JSON, another version, or a section of the wrong shape.
         """
-        value = parse_canonical(data)
+        try:
+            value = json.loads(str(data, "utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise EncodingError(f"a manifest is not JSON: {str(error)[:200]}") from error
         if not isinstance(value, dict) or value.get("manifest") != MANIFEST_VERSION:
             raise EncodingError(
                 f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
@@ -190,19 +239,37 @@ class Manifest:
         if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):
             raise EncodingError("a manifest lacks its outputs or working directory")
         detail = value.get("detail")
-        return cls(
+        manifest = cls(
             cwd=value["cwd"],
             outputs=tuple(Output.from_json(output) for output in outputs),
             detail=detail if isinstance(detail, str) else None,
             **sections,
         )
+        if manifest.to_bytes() != data and canonical_json(value) != data:
+            raise EncodingError("a manifest is not in canonical form")
+        return manifest
 
 
+_LARGE_SECTIONS = ("code", "data")
 _LIST_SECTIONS = ("command", "family", "absent", "imports", "directories")
 _MAP_SECTIONS = (
     "seeds", "parameters", "code", "data", "present", "listings", "modules",
     "variables", "environment", "distributions", "executables",
 )  # fmt: skip
+
+
+def _table_bytes(table: Mapping[str, str]) -> bytes:
+    """Write a table of texts as canonical JSON; where no text needs an escape that is a matter of joining them."""
+    names = sorted(table)
+    values = [table[name] for name in names]
+    text = "".join(names) + "".join(values)
+    if not names or not text.isascii() or _ESCAPED.search(text):
+        return canonical_json(dict(table))
+    members = [f'{name}":"{value}' for name, value in zip(names, values, strict=True)]
+    return ('{"' + '","'.join(members) + '"}').encode("ascii")
+
+
+_ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 
 
 def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:

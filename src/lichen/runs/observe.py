@@ -7,11 +7,11 @@ hit costs trust.
 
 from __future__ import annotations
 
-import contextlib
+import heapq
 import itertools
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
 from lichen.runs.config import lichen_home
+from lichen.runs.inputs import files_below, find_links, plain_inputs
 from lichen.runs.launchers import LAUNCHER_VARIABLE
 from lichen.runs.manifest import Manifest, Output
 from lichen.runs.surroundings import ALWAYS_VARIABLES, FILE_MARK, MISSING, STDIN, Surroundings
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Observation", "Reason", "observe"]
 
-_DIRECTORIES_MAX = 2_000  # of a project, walked for links
-_ENTRIES_MAX = 20_000  # of a directory, looked at for links
-_NOT_WALKED = frozenset({"node_modules", "__pycache__", "site-packages", "venv"})
 _CLOCK_SLACK_NS = (
     10_000_000  # (= 10 ms) file times come from the kernel's coarse clock, up to one tick behind
 )
@@ -98,6 +96,7 @@ class _Observer:
     outputs: dict[str, Output] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     reasons: list[Reason] = field(default_factory=list)
+    plain_paths: list[str] = field(default_factory=list)
 
     @cached_property
     def own_places(self) -> tuple[str, ...]:
@@ -141,7 +140,7 @@ class _Observer:
     def take_input(self, path: str, name: str, first: StatKey | None, *, is_code: bool) -> None:
         """Hash one input, and make sure it is what the run saw."""
         try:
-            info = Path(path).stat()
+            info = os.stat(path)  # noqa: PTH116 - there can be 100,000
         except OSError:
             self.blame("inputs-changed", f"{name} was read and is gone")
             return
@@ -166,6 +165,20 @@ class _Observer:
         else:
             self.data[name] = digest
             self.data_sizes[name] = info.st_size
+
+    def take_plain(self, reads: Mapping[str, Access], paths: dict[str, _Path]) -> None:
+        """Take files that were only read and are as they were; the others go to ``paths``, to be looked at one by one."""
+        plain = plain_inputs(
+            self.surroundings,
+            {path: access.stat for path, access in reads.items()},
+            changed_since_ns=self.started_ns - _CLOCK_SLACK_NS,
+            own_places=self.own_places,
+        )
+        self.plain_paths = plain.paths
+        self.data.update(zip(plain.names, plain.digests, strict=True))
+        self.data_sizes.update(zip(plain.names, plain.sizes, strict=True))
+        for path in plain.rest:
+            paths[path] = _Path(path, {"read": reads[path]})
 
     def stood_before(self, path: str) -> bool:
         """Say whether a file is as it was before the run."""
@@ -268,18 +281,17 @@ def observe(
     outputs = tuple(declared_outputs)
     observer = _Observer(workspace, surroundings, trace, started_ns, outputs)
     project = surroundings.project
-    paths: dict[str, _Path] = {}
-    for access in trace.accesses:
-        paths.setdefault(access.path, _Path(access.path)).by_kind[access.kind] = access
-    sources = set(trace.modules.values()) | set(_files_below(declared_code))
+    sources = set(trace.modules.values()) | set(files_below(declared_code))
     if command.is_python and command.script and command.script.startswith("/"):
         sources.add(command.script)
+    reads, paths = _sorted_out(trace, sources)
     for path in sources:
         if path not in paths and (not project.is_ignored(path) or project.is_read_for_good(path)):
             observer.take_input(path, project.name_of(path), None, is_code=True)
+    observer.take_plain(reads, paths)
     for seen in paths.values():
         observer.take_path(seen, sources)
-    for path in _files_below(declared_data):
+    for path in files_below(declared_data):
         if project.name_of(path) not in observer.data:
             observer.take_input(path, project.name_of(path), None, is_code=False)
     _take_links(observer)
@@ -297,30 +309,47 @@ def observe(
     return Observation(manifest, observer.data_sizes, observer.reasons)
 
 
-def _take_links(observer: _Observer) -> None:
-    """Note symbolic links on the way to inputs.
+def _sorted_out(trace: Trace, sources: set[str]) -> tuple[dict[str, Access], dict[str, _Path]]:
+    """Tell paths that were only read, or looked at and read, from all others."""
+    reads: dict[str, Access] = {}
+    looks: dict[str, Access] = {}
+    paths: dict[str, _Path] = {}
+    for access in trace.accesses:
+        path, kind = access[0], access[1]
+        if kind == "read" and path not in sources:
+            reads[path] = access
+        elif kind == "stat" and path not in sources and access.detail not in ("mode", "times"):
+            looks[path] = access
+        else:
+            seen = paths.get(path)
+            if seen is None:
+                seen = paths[path] = _Path(path)
+            seen.by_kind[kind] = access
+    for path, seen in paths.items():
+        for table in (reads, looks):
+            if path in table:
+                access = table.pop(path)
+                seen.by_kind[access.kind] = access
+    for path, access in looks.items():
+        if path not in reads:
+            paths[path] = _Path(path, {"stat": access})
+    return reads, paths
 
-    A program that resolves ``current`` before it opens ``run-7/data`` is seen to open the second name only. So every link that
-    leads to an input counts: those in the project, as far as it can be walked, and those beside an input outside or beside a
-    directory above it. Links to the whole project do not: a colleague's checkout has others.
-    """
+
+def _take_links(observer: _Observer) -> None:
+    """Note symbolic links on the way to inputs."""
     surroundings = observer.surroundings
     project = surroundings.project
-    inputs = [
-        os.path.realpath(project.path_of(name)) for name in (*observer.code, *observer.data) if name != STDIN
-    ]
-    ways = {str(above) for path in inputs for above in (Path(path), *Path(path).parents)}
-    around = {str(above) for above in project.root.parents}
-    ways -= {str(project.root), *around}
-    places = {*_directories_of(str(project.root)), *(str(Path(way).parent) for way in ways)} - around
-    for place in places:
-        with contextlib.suppress(OSError), os.scandir(place) as entries:
-            for entry in itertools.islice(entries, _ENTRIES_MAX):
-                if not entry.is_symlink() or os.path.realpath(entry.path) not in ways:
-                    continue
-                if not project.is_ignored(entry.path):
-                    name = project.name_of(entry.path)
-                    observer.present[name] = surroundings.link_of(name)
+    names = [name for name in (*observer.code, *observer.data) if name != STDIN]
+    if len(observer.plain_paths) == len(
+        observer.data
+    ):  # nothing but plain reads, of which the paths are at hand
+        names = list(observer.code)
+    inputs = itertools.chain(observer.plain_paths, map(project.path_of, names))
+    for link in find_links(surroundings, inputs):
+        if not project.is_ignored(link):
+            name = project.name_of(link)
+            observer.present[name] = surroundings.link_of(name)
 
 
 def _take_link(observer: _Observer, path: str) -> None:
@@ -332,22 +361,11 @@ def _take_link(observer: _Observer, path: str) -> None:
         observer.present[name] = observer.surroundings.link_of(name)
 
 
-def _directories_of(root: str) -> list[str]:
-    """Walk a project, as far as it is of usual size."""
-    found = []
-    for directory, names, _ in os.walk(root):
-        names[:] = [name for name in names if name not in _NOT_WALKED and not name.startswith(".")]
-        found.append(directory)
-        if len(found) >= _DIRECTORIES_MAX:
-            break
-    return found
-
-
 def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> None:
     """Take declared outputs that no trace saw written; what an earlier run left there is not this run's."""
     project = observer.surroundings.project
     for path in declared:
-        found = _files_below([path])
+        found = files_below([path])
         if not found and not Path(path).is_dir():
             observer.blame(
                 "declared-output-missing", f"the declared output {project.name_of(path)} was not made"
@@ -464,18 +482,6 @@ def _is_cache(path: str) -> bool:
     return _is_below(path, cache) or path.startswith(("/dev/", "/proc/"))
 
 
-def _files_below(paths: Iterable[str]) -> list[str]:
-    """List regular files at or below paths, links to directories not followed."""
-    found: list[str] = []
-    for path in paths:
-        if Path(path).is_file():
-            found.append(path)
-            continue
-        for directory, _, files in os.walk(path):
-            found += [f"{directory}/{file}" for file in files if Path(directory, file).is_file()]
-    return found
-
-
 def data_digests(observation: Observation, limit: int) -> list[str]:
     """Return the digests of the largest data files, for the entry.
 
@@ -483,5 +489,9 @@ def data_digests(observation: Observation, limit: int) -> list[str]:
         observation: Of a run.
         limit: Most digests wanted.
     """
-    names = sorted(observation.manifest.data, key=lambda name: (-observation.data_sizes.get(name, 0), name))
-    return [observation.manifest.data[name] for name in names[:limit]]
+    data = observation.manifest.data
+    sizes = {name: observation.data_sizes.get(name, 0) for name in data}
+    least = min(heapq.nlargest(limit, sizes.values()), default=0)
+    larger = sorted((-size, name) for name, size in sizes.items() if size > least)
+    equal = heapq.nsmallest(limit, [name for name, size in sizes.items() if size == least])
+    return [data[name] for name in [*(name for _, name in larger), *equal][:limit]]

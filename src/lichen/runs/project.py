@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +101,29 @@ class Project:
         is_bytecode = relative.endswith(".pyc") and "__pycache__/" not in relative
         return is_bytecode and not self._chosen.is_ignored(relative)
 
+    def ignored_in(self, directory: str, names: Sequence[str]) -> set[str]:
+        """Say which entries of a directory are left out: as :meth:`is_ignored` says of each, but quicker.
+
+        Args:
+            directory: Absolute path.
+            names: Names of entries, without slashes.
+        """
+        if directory == str(self.root):
+            relative = ""
+        elif directory.startswith(self._prefix):
+            relative = directory[len(self._prefix) :]
+        else:
+            relative = directory.lstrip("/")
+        return self._ignore.ignored_in(relative, names)
+
+    def names_in(self, directory: str, names: Sequence[str]) -> list[str]:
+        """Return the manifest names of entries of a directory, as :meth:`name_of` gives each."""
+        prefix = self.name_of(f"{directory}/x")[:-1]
+        text = "".join(names)
+        if text.isascii() and "%" not in text:
+            return [prefix + name for name in names]
+        return [prefix + visible(name) for name in names]
+
     def name_of(self, path: str) -> str:
         """Return the name under which an absolute path stands in a manifest."""
         if path == str(self.root):
@@ -123,6 +146,18 @@ class Project:
         if raw.startswith(PROJECT_MARK + "/"):
             return self._prefix + raw[len(PROJECT_MARK) + 1 :]
         return raw
+
+    def paths_of(self, names: Sequence[str]) -> list[str]:
+        """Return the absolute paths of many manifest names, as :meth:`path_of` gives each.
+
+        Raises:
+            EncodingError: No path has one of the names.
+        """
+        text = "".join(names)
+        if "%" in text or "\0" in text:
+            return [self.path_of(name) for name in names]
+        mark, start, prefix = PROJECT_MARK + "/", len(PROJECT_MARK) + 1, self._prefix
+        return [prefix + name[start:] if name.startswith(mark) else self.path_of(name) for name in names]
 
     def generalise(self, text: str) -> str:
         """Replace the project root inside a text, so that equal work elsewhere reads the same."""

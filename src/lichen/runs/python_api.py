@@ -310,6 +310,7 @@ class Run:
             interpreter,
             dict(os.environ),
             concealer=concealer,
+            hash_files=workspace.digest_states,
         )
         self._workspace = workspace
         answer, self.nearest, self.estimate = ask(workspace, self._request, self._command, self._surroundings)

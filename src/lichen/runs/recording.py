@@ -78,6 +78,10 @@ def write_down(
     said = run_statement(workspace, manifest, manifest_cid, manifest_sha256, facts)
     if request.show_record:
         narrator.record_shown(json.dumps(json.loads(said.to_bytes()), indent=2, ensure_ascii=False))
+    with contextlib.suppress(LichenError):
+        _ = (
+            workspace.index
+        )  # caught up now, so that this run is the next one and its manifest is not read back
     try:
         if kept:
             raise StorageError("the store cannot be written")
@@ -160,6 +164,9 @@ def _dispute_if_different(
     for run in runs_by(workspace.ledger.connection, "exact", exact, 16):
         if run.index == index or not run.reusable:
             continue
+        with contextlib.suppress(LichenError):
+            if workspace.index.made(run.index) == manifest.made():
+                continue
         try:
             theirs = workspace.manifest(run.manifest_cid)
         except LichenError:

@@ -73,6 +73,7 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         interpreter,
         dict(os.environ),
         concealer=concealer,
+        hash_files=workspace.digest_states,
     )
     standard_input = describe_standard_input()
     if standard_input.kind == "file" and standard_input.path is not None:

@@ -5,15 +5,21 @@ two can only differ when the world does. A comparison that cannot be made (an un
 does not answer) is a difference, never a match.
 """
 
+# There can be 100,000 paths.
+# ruff: noqa: PTH116
+
 from __future__ import annotations
 
+import binascii
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
@@ -41,6 +47,19 @@ ALWAYS_VARIABLES = (
     "PYTHONDEVMODE", "PYTHONINTMAXSTRDIGITS", "PYTHONIOENCODING", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8", "PYTHONWARNINGS", "TZ",
 )  # fmt: skip
 """Variables that interpreters and numerical libraries read where no trace sees it; part of every manifest."""
+
+
+_ENTRIES_MAX = 20_000  # of a directory outside the project, looked at for links
+
+State = tuple[int, ...]
+HashFiles = Callable[[Sequence[str], "Sequence[State | None] | None"], "Sequence[bytes | None]"]
+
+
+class _Listing(NamedTuple):
+    """A directory: names, sorted, a slash behind directories, and which of them are symbolic links."""
+
+    names: list[str]
+    links: set[str]
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,8 @@ class Surroundings:
         environ: Environment the command will see.
         stdin_digest: SHA-256 of piped input; None when there is none.
         concealer: Masks variables that hold secrets.
+        hash_files: Does so for many at once: given paths and, for each, the state that is meant or None, returns 32 bytes or
+            None for each; see ``DigestCache.digest_states``. Without it each is hashed by itself.
     """
 
     project: Project
@@ -105,8 +126,9 @@ class Surroundings:
     environ: Mapping[str, str]
     stdin_digest: bytes | None = None
     concealer: Concealer = field(default_factory=Concealer)
+    hash_files: HashFiles | None = None
     _digests: dict[str, str] = field(default_factory=dict)
-    _listings: dict[str, list[str] | None] = field(default_factory=dict)
+    _listings: dict[str, _Listing | None] = field(default_factory=dict)
 
     def afresh(self) -> Surroundings:
         """Return the same with nothing looked at yet."""
@@ -118,12 +140,49 @@ class Surroundings:
             self._digests[name] = self._hash(name)
         return self._digests[name]
 
+    def digests_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the digest text of many files by manifest name, as :meth:`digest_of` gives each."""
+        names = list(names)
+        if self.hash_files is not None and len(names) > 1:
+            unknown = [name for name in names if name not in self._digests and name != STDIN]
+            with contextlib.suppress(LichenError):  # no path has such a name: then each is looked at alone
+                found = self.hash_files(self.project.paths_of(unknown), None)
+                if None in found:
+                    unknown = [
+                        name for name, digest in zip(unknown, found, strict=True) if digest is not None
+                    ]
+                texts = digest_texts([digest for digest in found if digest is not None])
+                self._digests.update(zip(unknown, texts, strict=True))
+        known = self._digests
+        return {name: known[name] if name in known else self.digest_of(name) for name in names}
+
+    def digest_states(self, paths: Sequence[str], states: Sequence[State | None]) -> list[bytes | None]:
+        """Return the SHA-256 of files by absolute path, in the states that are meant; None where that cannot be told.
+
+        Args:
+            paths: Of regular files.
+            states: For each its device, inode, size, mtime and ctime; None for any.
+        """
+        if self.hash_files is not None:
+            return list(self.hash_files(paths, states))
+        found: list[bytes | None] = []
+        for path, state in zip(paths, states, strict=True):
+            try:
+                is_file = stat.S_ISREG(os.stat(path).st_mode)
+                digest = self.hash_file(path) if is_file else None
+                if state is not None and _state_of(path) != tuple(state):
+                    digest = None
+            except (OSError, LichenError):
+                digest = None
+            found.append(digest)
+        return found
+
     def _hash(self, name: str) -> str:
         if name == STDIN:
             return b64u(self.stdin_digest) if self.stdin_digest is not None else MISSING
         try:
             path = self.project.path_of(name)
-            if not stat.S_ISREG(Path(path).stat().st_mode):
+            if not stat.S_ISREG(os.stat(path).st_mode):
                 return MISSING
             return b64u(self.hash_file(path))
         except (OSError, LichenError):
@@ -132,7 +191,7 @@ class Surroundings:
     def presence_of(self, name: str) -> str:
         """Say what stands at a name without reading it: ``directory``, ``other``, a size in bytes, or ``missing``."""
         try:
-            info = Path(self.project.path_of(name)).stat()
+            info = os.stat(self.project.path_of(name))
         except (OSError, LichenError):
             return MISSING
         if stat.S_ISDIR(info.st_mode):
@@ -164,14 +223,56 @@ class Surroundings:
         now = self.presence_of(name)
         return FILE_MARK if before == FILE_MARK and now.isdigit() else now
 
-    def _entries(self, name: str) -> list[str] | None:
-        if name not in self._listings:
+    def _scan(self, path: str) -> _Listing | None:
+        """List a directory by absolute path, once."""
+        if path not in self._listings:
+            names, links = [], set()
             try:
-                with os.scandir(self.project.path_of(name)) as entries:
-                    self._listings[name] = sorted(f"{e.name}/" if e.is_dir() else e.name for e in entries)
-            except (OSError, LichenError):
-                self._listings[name] = None
-        return self._listings[name]
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_symlink():
+                            links.add(entry.name)
+                            names.append(f"{entry.name}/" if os.path.isdir(entry.path) else entry.name)  # noqa: PTH112
+                        else:
+                            names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
+                self._listings[path] = _Listing(sorted(names), links)
+            except OSError:
+                self._listings[path] = None
+        return self._listings[path]
+
+    def _entries(self, name: str) -> list[str] | None:
+        try:
+            return self.entries_of(self.project.path_of(name))
+        except LichenError:
+            return None
+
+    def entries_of(self, directory: str) -> list[str] | None:
+        """Return the sorted names in a directory by absolute path, a slash behind directories; None if it cannot be read."""
+        listing = self._scan(directory)
+        return None if listing is None else listing.names
+
+    def links_in(self, directory: str, *, whole: bool = False) -> set[str] | None:
+        """Return the names of symbolic links in a directory.
+
+        Args:
+            directory: Absolute path.
+            whole: Nothing short of the whole directory will do.
+
+        Returns:
+            Names; of those among the first 20,000 entries only when the directory lies outside the project, holds more and the
+            whole was not asked for. None when it cannot be read, or not whole.
+        """
+        if directory in self._listings or self.project.contains(directory):
+            listing = self._scan(directory)
+            return None if listing is None else listing.links
+        try:
+            with os.scandir(directory) as entries:
+                found = {
+                    entry.name for entry in itertools.islice(entries, _ENTRIES_MAX) if entry.is_symlink()
+                }
+                return None if whole and next(entries, None) is not None else found
+        except OSError:
+            return None
 
     def listing_of(self, name: str, made: Iterable[str]) -> str:
         """Digest a directory's names, leaving out what the run itself made and what is ignored.
@@ -196,6 +297,8 @@ class Surroundings:
         now = self._entries(name)
         if now is None:
             return False
+        if {entry.rstrip("/") for entry in now} == {entry.rstrip("/") for entry in entries}:
+            return True
         listed = [
             {entry.rstrip("/") for entry in self._foreign(name, made, names)} for names in (now, entries)
         ]
@@ -204,13 +307,12 @@ class Surroundings:
     def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
         """Return the manifest names of entries that are not the run's own and not ignored, in order."""
         path = self.project.path_of(name)
-        own = set(made)
-        return [
-            visible
-            for entry in sorted(entries)
-            if not self.project.is_ignored(f"{path}/{entry}".rstrip("/"))
-            and (visible := self.project.name_of(f"{path}/{entry}")).rstrip("/") not in own
-        ]
+        own = made if isinstance(made, Set) else set(made)
+        entries = sorted(entries)
+        ignored = self.project.ignored_in(path, [entry.rstrip("/") for entry in entries])
+        if ignored:
+            entries = [entry for entry in entries if entry.rstrip("/") not in ignored]
+        return [visible for visible in self.project.names_in(path, entries) if visible.rstrip("/") not in own]
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
@@ -340,8 +442,8 @@ class Surroundings:
         )
         return replace(
             manifest,
-            code={name: self.digest_of(name) for name in manifest.code},
-            data={name: self.digest_of(name) for name in manifest.data},
+            code=self.digests_of(manifest.code),
+            data=self.digests_of(manifest.data),
             absent=still_absent,
             present={name: self._presence_like(name, value) for name, value in manifest.present.items()},
             listings={name: self.listing_of(name, made) for name in manifest.listings},
@@ -350,7 +452,7 @@ class Surroundings:
             environment=self.environment_of(manifest.environment),
             distributions=self.versions_of(manifest.distributions),
             executables={name: self.digest_of(name) for name in manifest.executables},
-        )
+        ).sharing(manifest)
 
     def contradicts_own_outputs(self, manifest: Manifest) -> str | None:
         """Return the first name that the run found absent, made, and that is now something else.
@@ -372,6 +474,28 @@ class Surroundings:
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def digest_texts(digests: Sequence[bytes]) -> list[str]:
+    """Write many digests as unpadded base64url, as ``b64u`` writes each.
+
+    Args:
+        digests: 32 bytes each.
+
+    Returns:
+        43 characters each. One zero byte between makes all of them one text: it turns the last four bits of a digest, and
+        nothing of the next, into a full group.
+    """
+    if not digests:
+        return []
+    joined = binascii.b2a_base64(b"\0".join(digests) + b"\0", newline=False)
+    text = joined.translate(bytes.maketrans(b"+/", b"-_")).decode("ascii")
+    return [text[start : start + 43] for start in range(0, len(text), 44)]
+
+
+def _state_of(path: str) -> State:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_importable(entry: str) -> bool:

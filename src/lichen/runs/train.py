@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lichen.encoding.base import b64u
 from lichen.errors import LichenError
+from lichen.runs.collector import without_collector
 from lichen.runs.hit import absolute_paths
 from lichen.runs.metrics import collect_metrics, misses_target
 from lichen.runs.nested import mark, nested_runs, own_share
@@ -111,7 +112,10 @@ def train(
             return RunResult("failed", watched.outcome.exit_status, outcome=watched.outcome)
         try:
             ranks = meeting.rank.count if meeting is not None else None
-            result = _describe(workspace, request, command, surroundings, narrator, watched, parent, ranks)
+            with without_collector():
+                result = _describe(
+                    workspace, request, command, surroundings, narrator, watched, parent, ranks
+                )
             if meeting is not None and joined is not None:
                 meeting.close(scratch.name, joined)
             return result
@@ -270,6 +274,9 @@ def _describe(
     rank_count: int | None,
 ) -> RunResult:
     outcome = watched.outcome
+    surroundings = (
+        surroundings.afresh()
+    )  # what was looked at before the run may have changed before it was read
     if outcome.stdin.sha256 is not None and outcome.stdin.complete:
         surroundings.stdin_digest = outcome.stdin.sha256
     project = workspace.project

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = ["Identity", "Workspace", "default_member", "member_key_path", "read_i
 GROUP_KEY_FILE = "group.key"
 LOG_KEY_FILE = "log.key"
 _OWN_LEDGER = "Keep a ledger of your own: lichen init."
+_MANIFESTS_HELD_MAX = 2  # the one that answers is asked for again when it is verified
 _ARTEFACT_BYTES_MAX = 256 * 1024 * 1024
 
 
@@ -104,6 +105,7 @@ class Workspace:
     user: UserConfig
     read_only: bool = False
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     @classmethod
     def find(
@@ -274,6 +276,12 @@ class Workspace:
         self._open.callback(cache.close)
         return cache
 
+    def digest_states(
+        self, paths: Sequence[str], states: Sequence[tuple[int, ...] | None] | None = None
+    ) -> list[bytes | None]:
+        """Return the SHA-256 of many files; see ``DigestCache.digest_states``."""
+        return self.digests.digest_states(paths, states)
+
     @cached_property
     def index(self) -> LocalIndex:
         """The local index, caught up with the ledger."""
@@ -324,7 +332,11 @@ class Workspace:
         Raises:
             LichenError: It is not in the store, damaged, or of another version.
         """
-        return Manifest.from_bytes(self.get_private(cid))
+        manifest = self._manifests.pop(cid, None) or Manifest.from_bytes(self.get_private(cid))
+        self._manifests[cid] = manifest
+        if len(self._manifests) > _MANIFESTS_HELD_MAX:
+            del self._manifests[next(iter(self._manifests))]
+        return manifest
 
     def detail(self, manifest: Manifest) -> dict[str, object]:
         """Read the deletable detail of a run: command line as typed, output, host.

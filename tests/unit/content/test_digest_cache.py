@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lichen.content.digest_cache import PRELOAD_COUNT, DigestCache
-from lichen.content.digest_table import KEY_PACKING, SCHEMA_VERSION
+from lichen.content.digest_cache import DigestCache
+from lichen.content.digest_table import BUCKET_KEY, ENTRY, NO_ROOT, SCHEMA_VERSION
 from lichen.content.files import StatKey
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
 from lichen.errors import FileChangedError, UsageError
@@ -47,11 +47,17 @@ def write(path, data):
 
 
 def rows(location):
+    """Give (inode, size) of every file the cache knows."""
     connection = sqlite3.connect(location)
     try:
-        return connection.execute("SELECT inode, size_bytes FROM digests ORDER BY inode").fetchall()
+        found = connection.execute("SELECT entries FROM buckets").fetchall()
     finally:
         connection.close()
+    return sorted(
+        (inode, int.from_bytes(known[:8], "little"))
+        for (entries,) in found
+        for inode, known in ENTRY.iter_unpack(entries)
+    )
 
 
 def change_rows(location, sql, *parameters):
@@ -62,17 +68,21 @@ def change_rows(location, sql, *parameters):
 
 
 MARK = bytes(range(32))
+MANY = 500
 
 
 def mark(location):
     """Make a cache file answer with another digest, under a right checksum, to see whether it answered at all."""
     connection = sqlite3.connect(location)
-    for key in connection.execute(
-        "SELECT device, inode, size_bytes, mtime_ns, ctime_ns FROM digests"
+    for device, bucket, entries in connection.execute(
+        "SELECT device, bucket, entries FROM buckets"
     ).fetchall():
+        marked = b"".join(
+            ENTRY.pack(inode, known[:24] + MARK + NO_ROOT) for inode, known in ENTRY.iter_unpack(entries)
+        )
         connection.execute(
-            "UPDATE digests SET sha256 = ?, root = NULL, checksum = ? WHERE device = ? AND inode = ?",
-            (MARK, zlib.crc32(KEY_PACKING.pack(*key) + MARK), *key[:2]),
+            "UPDATE buckets SET entries = ?, checksum = ? WHERE device = ? AND bucket = ?",
+            (marked, zlib.crc32(BUCKET_KEY.pack(device, bucket) + marked), device, bucket),
         )
     connection.commit()
     connection.close()
@@ -148,7 +158,7 @@ class TestWhenItAnswers:
             assert cache.hash_file(file, paranoid=True) == hash_bytes(b"content")
             assert cache.digest_files([file], paranoid=True) == [hash_bytes(b"content").sha256]
 
-    @pytest.mark.parametrize("count", [3, PRELOAD_COUNT + 1])
+    @pytest.mark.parametrize("count", [3, MANY + 1])
     @pytest.mark.parametrize("at_once", [False, True])
     def test_many_files_are_answered_like_one(self, learn, location, tmp_path, count, at_once):
         files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(count)]
@@ -166,9 +176,9 @@ class TestWhenItAnswers:
             answers = cache.digest_files(files) if at_once else [cache.digest_file(file) for file in files]
             assert set(answers) == {MARK}
 
-    def test_a_very_large_table_is_not_read_whole(self, learn, location, tmp_path, monkeypatch):
-        monkeypatch.setattr("lichen.content.digest_cache.PRELOAD_ROWS_MAX", 100)
-        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(PRELOAD_COUNT + 1)]
+    def test_no_more_is_held_in_memory_than_allowed(self, learn, location, tmp_path, monkeypatch):
+        monkeypatch.setattr("lichen.content.digest_cache.HELD_COUNT_MAX", 10)
+        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(MANY + 1)]
         expected = [hash_bytes(b"%d" % i) for i in range(len(files))]
         learn(*files)
         assert len(rows(location)) == len(files)
@@ -177,6 +187,94 @@ class TestWhenItAnswers:
         mark(location)
         with DigestCache(location) as cache:
             assert set(cache.digest_files(files)) == {MARK}
+            assert set(cache.digest_states([str(file) for file in files])) == {MARK}
+
+
+class TestStates:
+    """Many files at once, each in the state it was seen in."""
+
+    @staticmethod
+    def states(files):
+        return [tuple(StatKey.of(file.stat())) for file in files]
+
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_each_is_told_in_its_state(self, learn, location, tmp_path, is_known):
+        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(MANY)]
+        if is_known:
+            learn(*files)
+            mark(location)
+        expected = [MARK if is_known else hash_bytes(b"%d" % i).sha256 for i in range(MANY)]
+        paths, states = [str(file) for file in files], self.states(files)
+        with DigestCache(location, now_ns=Clock()) as cache:
+            for _ in range(2):
+                assert cache.digest_states(paths, states) == expected
+                assert cache.digest_states(paths) == expected
+        assert len(rows(location)) == MANY
+
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_one_in_another_state_is_not_told(self, learn, cache, tmp_path, is_known, next_tick):
+        files = [write(tmp_path / name, b"content") for name in ("same", "edited", "replaced", "removed")]
+        states = self.states(files)
+        if is_known:
+            learn(*files)
+        next_tick()
+        files[1].write_bytes(b"CONTENT")
+        files[2].unlink()
+        write(files[2], b"content")
+        files[3].unlink()
+        told = cache.digest_states([str(file) for file in files], states)
+        assert told == [hash_bytes(b"content").sha256, None, None, None]
+
+    def test_without_a_state_any_will_do_but_it_must_be_a_file(self, cache, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        large = os.urandom(3 * CHUNK_SIZE)
+        write(tmp_path / "large", large)
+        (tmp_path / "link").symlink_to("large")
+        (tmp_path / "circle").symlink_to("circle")
+        undecodable = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+        write(Path(undecodable), b"")
+        names = ["pipe", ".", "missing", "circle", "large/below", "null\0", "large", "link"]
+        told = cache.digest_states([*(f"{tmp_path}/{name}" for name in names), undecodable])
+        digest = hash_bytes(large).sha256
+        assert told == [None] * 6 + [digest, digest, hash_bytes(b"").sha256]
+
+    @pytest.mark.parametrize(
+        "ahead_ns", [0, SECOND, -3600 * SECOND], ids=["now", "a-second", "clock-set-back"]
+    )
+    def test_a_file_changed_a_moment_ago_is_told_and_not_remembered(self, location, tmp_path, ahead_ns):
+        file = write(tmp_path / "data", b"content")
+        with DigestCache(location, now_ns=Clock(ahead_ns)) as cache:
+            for states in (None, self.states([file])):
+                assert cache.digest_states([str(file)], states) == [hash_bytes(b"content").sha256]
+        assert rows(location) == []
+
+    def test_one_that_changes_while_it_is_read_is_not_told(
+        self, cache, location, tmp_path, monkeypatch, next_tick
+    ):
+        files = [write(tmp_path / name, b"content") for name in ("one", "two")]
+        states = self.states(files)
+        read = os.read
+
+        def edited_meanwhile(descriptor, count):
+            data = read(descriptor, count)
+            if os.fstat(descriptor).st_ino == files[0].stat().st_ino:
+                next_tick()
+                files[0].write_bytes(b"CONTENT")
+            return data
+
+        monkeypatch.setattr("lichen.content.digest_cache.os.read", edited_meanwhile)
+        told = cache.digest_states([str(file) for file in files], states)
+        assert told == [None, hash_bytes(b"content").sha256]
+        cache.flush()
+        assert rows(location) == [(files[1].stat().st_ino, 7)]
+
+    def test_what_is_learnt_in_batches_is_kept_whole(self, location, tmp_path, monkeypatch):
+        monkeypatch.setattr("lichen.content.digest_cache.BATCH_COUNT", 7)
+        files = [write(tmp_path / f"{i}", b"%d" % i) for i in range(100)]
+        expected = [hash_bytes(b"%d" % i).sha256 for i in range(100)]
+        with DigestCache(location, now_ns=Clock()) as cache:
+            assert cache.digest_states([str(file) for file in files], self.states(files)) == expected
+        assert len(rows(location)) == 100
 
 
 class TestWhenItMustNotAnswer:
@@ -230,7 +328,7 @@ class TestWhenItMustNotAnswer:
         if file.stat().st_mtime_ns < 2**63:
             pytest.skip("this file system keeps no such date")
         assert cache.hash_file(file) == cache.hash_file(file) == hash_bytes(b"content")
-        assert cache.hash_files([file] * PRELOAD_COUNT) == [hash_bytes(b"content")] * PRELOAD_COUNT
+        assert cache.hash_files([file] * MANY) == [hash_bytes(b"content")] * MANY
         assert rows(location) == []
 
 
@@ -292,7 +390,7 @@ class TestBadCache:
             with DigestCache(location, now_ns=Clock()) as cache:
                 assert cache.hash_file(file) == hash_bytes(b"content")
                 assert cache.hash_files([file]) == [hash_bytes(b"content")]
-                assert cache.hash_files([file] * PRELOAD_COUNT) == [hash_bytes(b"content")] * PRELOAD_COUNT
+                assert cache.hash_files([file] * MANY) == [hash_bytes(b"content")] * MANY
         if location.is_file():
             assert (file.stat().st_ino, len(b"content")) in rows(location)
 
@@ -308,18 +406,19 @@ class TestBadCache:
     @pytest.mark.parametrize(
         "rot",
         [
-            pytest.param("sha256 = zeroblob(32)", id="digest"),
-            pytest.param("root = zeroblob(32)", id="root"),
+            pytest.param("entries = zeroblob(length(entries))", id="zeros"),
+            pytest.param("entries = substr(entries, 1, length(entries) - 1)", id="cut"),
+            pytest.param("entries = CAST(entries || zeroblob(96) AS BLOB)", id="longer"),
             pytest.param("checksum = checksum + 1", id="checksum"),
-            pytest.param("inode = inode + 1", id="inode"),
-            pytest.param("ctime_ns = ctime_ns - 1", id="ctime"),
+            pytest.param("device = device + 1", id="device"),
+            pytest.param("bucket = bucket + 1", id="bucket"),
         ],
     )
     def test_a_rotten_row_is_not_believed(self, learn, location, tmp_path, rot):
         file = write(tmp_path / "data", b"content")
         learn(file)
-        change_rows(location, f"UPDATE digests SET {rot}")
-        for many in (1, PRELOAD_COUNT):
+        change_rows(location, f"UPDATE buckets SET {rot}")
+        for many in (1, MANY):
             with DigestCache(location) as cache:
                 assert cache.hash_files([file] * many) == [hash_bytes(b"content")] * many
                 assert cache.digest_file(file) == hash_bytes(b"content").sha256
@@ -329,7 +428,7 @@ class TestBadCache:
         write(tmp_path / "occupied", b"")
         with DigestCache(tmp_path / "occupied" / "digests.sqlite", now_ns=Clock()) as cache:
             assert cache.hash_file(file) == cache.hash_file(file) == hash_bytes(b"content")
-            assert cache.hash_files([file] * PRELOAD_COUNT) == [hash_bytes(b"content")] * PRELOAD_COUNT
+            assert cache.hash_files([file] * MANY) == [hash_bytes(b"content")] * MANY
 
     def test_a_closed_cache_still_names_files(self, location, tmp_path):
         file = write(tmp_path / "data", b"content")
@@ -372,8 +471,8 @@ def version(path, number):
 
 
 def replace_table(path):
-    change_rows(path, "DROP TABLE digests")
-    change_rows(path, "CREATE TABLE digests (something TEXT)")
+    change_rows(path, "DROP TABLE buckets")
+    change_rows(path, "CREATE TABLE buckets (something TEXT)")
 
 
 def _hash_them_all(location: str, directory: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from lichen.errors import KeyFileError, NotFoundError
 from lichen.runs.local_index import LocalIndex
-from lichen.runs.manifest import Manifest
+from lichen.runs.manifest import Manifest, Output
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic
@@ -229,3 +230,35 @@ def test_damage_while_a_workspace_is_open_does_not_reach_the_look_up(clinic: Cli
     path = clinic.directory / "cache" / "index.sqlite"
     overwrite(path, 0.1, b"\xff" * int(path.stat().st_size * 0.8))
     assert clinic.ask("python", "train.py", "--depth", "3").kind == "hit"
+
+
+def test_a_run_taken_in_when_it_was_recorded_is_not_read_back(path: Path) -> None:
+    log = Log(manifest("a"))
+    with opened(path, log) as index:
+        log.manifests.append(manifest("b"))
+        index.add(1, COMMAND, FAMILY, "bcid1", manifest("b"))
+    log.loaded = 0
+    with opened(path, log) as index:
+        assert index.shapes(COMMAND, 9) == [(1, "bcid1"), (0, "bcid0")]
+    assert log.loaded == 0
+
+
+def test_a_run_taken_in_before_others_leaves_these_to_be_taken_in(path: Path) -> None:
+    log = Log(manifest("a"))
+    with opened(path, log) as index:
+        log.manifests += [manifest("b"), manifest("c")]
+        index.add(2, COMMAND, FAMILY, "bcid2", manifest("c"))
+    with opened(path, log) as index:
+        assert index.shapes(COMMAND, 9) == [(2, "bcid2"), (1, "bcid1"), (0, "bcid0")]
+
+
+def test_what_a_run_made_is_known_by_digest(path: Path) -> None:
+    def made(name: str, content: bytes) -> Manifest:
+        return dataclasses.replace(manifest("a"), outputs=(Output(name, content * 32, "bcid", 1, 0o644),))
+
+    log = Log(made("m", b"1"), made("m", b"1"), made("m", b"2"), made("n", b"1"), None)
+    with opened(path, log) as index:
+        first, same, content, name = (index.made(number) for number in range(4))
+        assert first == same
+        assert len({first, content, name}) == 3
+        assert index.made(4) is None

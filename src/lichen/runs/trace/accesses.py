@@ -78,16 +78,29 @@ class AccessTable:
 
     def add_all(self, records: Iterable[Record]) -> None:
         """Take many events in order of time; most of them are plain reads of files nobody else touched."""
-        reads, is_ours, is_owned, alone = self._seen["read"], self.places.is_ours, self._is_owned, _ALONE
+        reads, is_ours, alone = self._seen["read"], self.places.is_ours, _ALONE
         kind_open, regular, make = Kind.OPEN, _REGULAR, tuple.__new__
+        owned, owned_directories, ours = self._owned, self._owned_directories, self.places.ours_by_directory
+        order = self._order
         for record in records:
             _, kind, path, kind_of_file, flags, state, _, means = record
-            is_plain = kind == kind_open and not flags and kind_of_file == regular
-            if not is_plain or "/." in path or "//" in path or path in reads or not is_ours(path):
+            if (
+                kind == kind_open
+                and not flags
+                and kind_of_file == regular
+                and "/." not in path
+                and "//" not in path
+                and path not in reads
+                and (ours.get(path[: path.rfind("/")]) or is_ours(path))
+            ):
+                if path not in owned and not (owned_directories and self._is_owned(path)):
+                    reads[path] = make(Access, (path, "read", state, order, alone[means], "", None))
+                    order += 1
+            else:
+                self._order = order
                 self.add(record)
-            elif not is_owned(path):
-                reads[path] = make(Access, (path, "read", state, self._order, alone[means], "", None))
-                self._order += 1
+                order = self._order
+        self._order = order
 
     def add(self, record: Record) -> None:
         """Take one event, later than every event taken before."""
@@ -374,6 +387,9 @@ class AccessTable:
     def _before_run(self, path: str, names: set[str]) -> tuple[str, ...]:
         """Take out of a listing what the run had made by then, and put back what it had removed."""
         prefix = f"{path.rstrip('/')}/"
+        changes = (self._owned, self._owned_directories, self._removed)
+        if not any(entry.startswith(prefix) for entries in changes for entry in entries):
+            return tuple(sorted(names))
         writes = self._seen["write"]
         made = {
             name

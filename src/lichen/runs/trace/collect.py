@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import operator
 import os
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lichen.runs.collector import without_collector
 from lichen.runs.trace.accesses import AccessTable
 from lichen.runs.trace.agent_log import (
     ABSENT,
@@ -84,13 +84,8 @@ def collect_trace(evidence: Evidence) -> Trace:
     Returns:
         Its trace.
     """
-    collects = gc.isenabled()
-    gc.disable()  # hundreds of thousands of small tuples and no cycle: collecting would double the cost
-    try:
+    with without_collector():
         return _collect(evidence)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _collect(evidence: Evidence) -> Trace:

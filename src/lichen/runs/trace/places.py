@@ -81,6 +81,10 @@ class Places:
         project_root: Absolute path of the project.
         own: Directories Lichen keeps for itself; nothing below them is ever reported.
         environ: Environment of the run, for the user's cache and temporary directories.
+
+    Attributes:
+        project_root: Normalised.
+        ours_by_directory: What `is_ours` has found out: whether all files of a directory are ours; None when each must be asked for.
     """
 
     def __init__(self, project_root: str, own: Iterable[str], environ: Mapping[str, str]) -> None:
@@ -105,7 +109,7 @@ class Places:
             self._roots[normalise(path)] = "own"
         self.site_directories: list[str] = []
         self._places: dict[str, Place] = {}
-        self._ours: dict[str, bool | None] = {}
+        self.ours_by_directory: dict[str, bool | None] = {}
 
     def add_interpreter(self, prefixes: Iterable[str], stdlib: str, path: Iterable[str]) -> None:
         """Learn an interpreter's own directories.
@@ -135,13 +139,13 @@ class Places:
                 if entry not in self.site_directories:
                     self.site_directories.append(entry)
         self._places.clear()
-        self._ours.clear()
+        self.ours_by_directory.clear()
 
     def add_bytecode_tree(self, path: str) -> None:
         """Learn where an interpreter keeps bytecode apart from sources."""
         self._roots[normalise(path)] = "bytecode"
         self._places.clear()
-        self._ours.clear()
+        self.ours_by_directory.clear()
 
     def of(self, path: str) -> Place:
         """Say whose a normalised absolute path is."""
@@ -180,9 +184,9 @@ class Places:
     def is_ours(self, path: str) -> bool:
         """Say whether a path can be an input or output of a run."""
         directory = path[: path.rfind("/")]
-        if directory not in self._ours:
-            self._ours[directory] = self._all_ours(directory)
-        ours = self._ours[directory]
+        if directory not in self.ours_by_directory:
+            self.ours_by_directory[directory] = self._all_ours(directory)
+        ours = self.ours_by_directory[directory]
         if ours is not None:
             return ours
         if path.startswith(self.cache) and path[len(self.cache) + 1 :].startswith(_DERIVED_CACHES):

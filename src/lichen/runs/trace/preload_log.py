@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,13 +155,8 @@ def _read(log: PreloadLog, path: Path) -> None:
 def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], str, bytes]]:
     """Split the data into (fields, path, extra bytes); an open that is no interpreter's start goes straight to the log."""
     offset, end, head = 0, len(data), _RECORD.size
-    unpack, decode, make, opened, add = (
-        _RECORD.unpack_from,
-        os.fsdecode,
-        tuple.__new__,
-        Kind.OPEN,
-        log.records.append,
-    )
+    unpack, make, opened, add = _RECORD.unpack_from, tuple.__new__, Kind.OPEN, log.records.append
+    encoding = sys.getfilesystemencoding()
     while offset + head <= end:
         fields = unpack(data, offset)
         size = fields[0]
@@ -174,7 +170,7 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
                 log.agents.setdefault(fields[5], bytearray()).extend(data[start:middle])
                 offset += size
                 continue
-            path = decode(data[start:middle])
+            path = data[start:middle].decode(encoding, "surrogateescape")
             if "/.." in path:
                 path = _resolved(path)
             if fields[1] == opened:

@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from lichen.runs.trace.agent_log import Kind, Record
+from lichen.runs.trace.agent_log import Flag, Kind, Record
 from lichen.runs.trace.trace import StatKey
 
 __all__ = ["ProcessLook", "descendants", "is_running"]
@@ -70,7 +70,7 @@ class ProcessLook:
                 Kind.OPEN,
                 path,
                 status.st_mode >> 12,
-                flags & 3,
+                flags & Flag.ACCESS | (Flag.APPEND if flags & os.O_APPEND else 0),
                 StatKey.of(status),
                 "",
                 "proc",
