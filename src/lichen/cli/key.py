@@ -62,7 +62,7 @@ def show_command(
     if log or not public or invocation.as_json:
         excused = () if log or ledger is not None else (NotALedgerError,)
         with contextlib.suppress(*excused), invocation.workspace(ledger, read_only=True) as workspace:
-            log_key = workspace.ledger.genesis.log_key
+            log_key = workspace.ledger.log_key
             told |= {"ledger": workspace.ledger.id, "log_key": log_key.did_key}
             if vkey:
                 told["log_vkey"] = NoteKey(workspace.ledger.origin, log_key).vkey
@@ -258,6 +258,56 @@ def compromise_command(
         invocation,
         told,
         f"entries by that key of {member} count no more from entry {from_index} on, as entry {index} says",
+    )
+
+
+@key_command.command("succeed", epilog=examples("lichen key succeed"))
+@click.argument("proposal", required=False)
+@ledger_option
+@json_option
+@pass_invocation
+def succeed_command(invocation: Invocation, /, proposal: str | None, *, ledger: str | None) -> None:
+    """Give the log of this ledger a new key.
+
+    The log's key signs seals and checkpoints, so that more than one must agree: the old key, the new one, and a majority of the
+    admins. Where you alone are not a majority, a proposal is written for the others to approve; PROPOSAL is the file with their approvals.
+    Tell witnesses of the new key first: what they do not know, they do not cosign.
+    """
+    from pathlib import Path
+
+    from lichen.runs.log_succession import succeed_log_key
+
+    with invocation.workspace(ledger) as workspace:
+        done = succeed_log_key(workspace, None if proposal is None else Path(proposal))
+    _done(
+        invocation,
+        {**vars(done), "path": str(done.path), "retired_path": str(done.retired_path)},
+        f"the log has a new key, as entry {done.index} says: {done.did_key}\n"
+        f"for witnesses and policies: {done.verifier_key}\n"
+        f"the old key lies in {done.retired_path}; readers that know it follow to the new one by receipts",
+    )
+
+
+@key_command.command("approve", epilog=examples("lichen key approve log-key.proposal"))
+@click.argument("proposal")
+@ledger_option
+@json_option
+@pass_invocation
+def approve_command(invocation: Invocation, /, proposal: str, *, ledger: str | None) -> None:
+    """Approve a new key for the log of a ledger.
+
+    PROPOSAL is what `lichen key succeed` wrote on another admin's machine. Your approval is added to it; send it back.
+    """
+    from pathlib import Path
+
+    from lichen.runs.log_succession import approve_log_key
+
+    with invocation.workspace(ledger, read_only=True) as workspace:
+        count = approve_log_key(Path(proposal), workspace.ledger.id, workspace.identity)
+    _done(
+        invocation,
+        {"proposal": proposal, "approval_count": count},
+        f"{proposal} carries {count} {'approval' if count == 1 else 'approvals'} now; send it back",
     )
 
 

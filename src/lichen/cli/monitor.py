@@ -108,9 +108,9 @@ def _watch(
     from lichen.runs.config import lichen_home
 
     if workspace is not None:
-        origin, log_key = workspace.ledger.origin, workspace.ledger.genesis.log_key
+        origin, log_keys = workspace.ledger.origin, list(workspace.ledger.log_keys)
     elif len(policy.logs) == 1:
-        origin, log_key = policy.logs[0].key.name, policy.logs[0].key.key
+        origin, log_keys = policy.logs[0].key.name, [policy.logs[0].key.key]
     else:
         raise UsageError(
             f"nothing says which log to watch: no ledger is here, and the policy lists {len(policy.logs)}",
@@ -119,18 +119,18 @@ def _watch(
     memory = Memory(lichen_home(), origin)
     others = [("this machine before", note) for note in memory.notes()]
     others += [(f"the checkpoint {path}", _read(path)) for path in checkpoints]
-    sightings, problems = gather_sightings(origin, [log_key], policy, others, timeout_seconds=timeout_seconds)
+    sightings, problems = gather_sightings(origin, log_keys, policy, others, timeout_seconds=timeout_seconds)
     logs = []
     if (
         workspace is not None
     ):  # read after the witnesses, so that it is not behind what they were just asked to sign
         own, _ = gather_sightings(
-            origin, [log_key], _nobody(policy), [("the ledger here", workspace.ledger.checkpoint())]
+            origin, log_keys, _nobody(policy), [("the ledger here", workspace.ledger.checkpoint())]
         )
         sightings += own
         logs.append(workspace.ledger)
     genesis = None if workspace is None else workspace.ledger.entry(0)
-    report = compare_sightings(origin, [log_key], sightings, logs, genesis=genesis, problems=problems)
+    report = compare_sightings(origin, log_keys, sightings, logs, genesis=genesis, problems=problems)
     memory.keep(report)
     return report
 

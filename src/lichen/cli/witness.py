@@ -305,7 +305,7 @@ def use_command(invocation: Invocation, /, file: str, *, faulty: int, ledger: st
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", remedy="Name a policy file.") from error
     with invocation.workspace(ledger, read_only=True) as workspace:
-        log_key = NoteKey(workspace.ledger.origin, workspace.ledger.genesis.log_key)
+        log_key = NoteKey(workspace.ledger.origin, workspace.ledger.log_key)
         strength = use_policy(workspace.directory, data, log_key, faulty)
         path = workspace.directory / POLICY_FILE_NAME
     if invocation.as_json:

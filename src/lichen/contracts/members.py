@@ -12,22 +12,25 @@ Rules upheld here:
 * The last admin with a key cannot be revoked, because nobody could admit anyone after that.
 
 State, under the contract's name: ``b"key/" + key id`` -> a `KeyBinding`, ``b"member/" + id`` -> a `Member`, ``b"admin/"
-+ number`` -> the member id of each admin, numbered from 0, and ``b"admins"`` -> how many there are.
++ number`` -> the member id of each admin, numbered from 0, and ``b"admins"`` -> how many there are. What succession of the
+log's key adds stands in `lichen.contracts.log_key`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
+from lichen.contracts.log_key import check_log_key, log_key_writes, read_log_keys
 from lichen.contracts.schema import COMMON_FIELDS, Schema, a_digest, a_flag, a_member, an_integer, one_of
 from lichen.crypto.keys import PublicKey
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.canonical import canonical_json, parse_canonical
 from lichen.errors import EncodingError, Rejected
 from lichen.ledger.ports import LOG_MEMBER, Record, StateReader, StateWrite
+from lichen.ledger.succession import LOG_KEY_KIND, Succession
 
 __all__ = [
     "ACTIONS",
@@ -170,7 +173,7 @@ class Members:
 
     name = NAME
     version = 1
-    kinds = frozenset({"genesis", "member"})
+    kinds = frozenset({"genesis", "member", LOG_KEY_KIND})
 
     # CHECK
 
@@ -204,6 +207,10 @@ class Members:
         binding = key_binding(state.get, key_id)
         return None if binding is None else binding.key
 
+    def log_keys(self, state: StateReader) -> tuple[tuple[int, PublicKey], ...]:
+        """See `lichen.ledger.ports.Authority.log_keys`."""
+        return read_log_keys(state)
+
     def is_believed(self, key_id: bytes, index: int, state: StateReader) -> bool:
         """See `lichen.ledger.ports.Authority.is_believed`."""
         return is_key_valid(state.get, key_id, index)
@@ -212,6 +219,9 @@ class Members:
         """See `lichen.ledger.ports.Contract.check`."""
         if record.kind == "genesis":
             return  # its reader has checked that admins, their keys and the log's key are all different
+        if record.kind == LOG_KEY_KIND:
+            self._check_log_key(record, state)
+            return
         predicate = record.predicate
         self._check_form(record)
         action, subject = predicate["action"], predicate["subject_member"]
@@ -232,6 +242,22 @@ class Members:
             self._check_new_key(predicate, target, state)
         else:
             self._check_retired_key(record, target, is_admin, state)
+
+    def _check_log_key(self, record: Record, state: StateReader) -> None:
+        """Check that old key, new key and a majority of the admins agree."""
+        place = record.place
+
+        def admin_of(key_id: bytes) -> tuple[str, PublicKey] | None:
+            binding = key_binding(state.get, key_id)
+            if binding is None or not binding.covers(place):
+                return None
+            member = member_of(state.get, binding.member)
+            return (binding.member, binding.key) if member is not None and member.admin else None
+
+        admin_count = sum(
+            any(is_key_valid(state.get, key, place) for key in member.keys) for member in _admins(state)
+        )
+        check_log_key(record, state, lambda key_id: key_binding(state.get, key_id), admin_of, admin_count)
 
     def _check_form(self, record: Record) -> None:
         """Check version, fields and which of them go with the action."""
@@ -299,14 +325,11 @@ class Members:
             )
 
     def _leaves_no_admin(self, state: StateReader, retired: set[bytes], index: int) -> bool:
-        for number in range(_admin_count(state)):
-            admin = state.get(NAME, b"admin/%d" % number)
-            member = None if admin is None else member_of(state.get, admin.decode())
-            if member is not None and any(
-                key not in retired and is_key_valid(state.get, key, index) for key in member.keys
-            ):
-                return False
-        return True
+        return not any(
+            key not in retired and is_key_valid(state.get, key, index)
+            for member in _admins(state)
+            for key in member.keys
+        )
 
     # UPDATE
 
@@ -314,6 +337,11 @@ class Members:
         """See `lichen.ledger.ports.Contract.apply`."""
         if record.kind == "genesis":
             return self._apply_genesis(record)
+        if record.kind == LOG_KEY_KIND:
+            said, following = Succession.from_statement(record.statement), record.place + 1
+            ended = _ended(state, (said.previous.key_id,), following, "rotated")
+            bound = _binding_write(KeyBinding(LOG_MEMBER, said.key, following))
+            return [*ended, bound, *log_key_writes(record, state)]
         predicate = record.predicate
         action, subject = predicate["action"], predicate["subject_member"]
         following = record.place + 1
@@ -381,6 +409,15 @@ def _ended(state: StateReader, keys: tuple[bytes, ...], end: int, reason: str) -
         if binding is not None and (binding.end is None or binding.end > end):
             writes.append(_binding_write(replace(binding, end=end, reason=reason)))
     return writes
+
+
+def _admins(state: StateReader) -> Iterator[Member]:
+    """Every admin there ever was, in the order they became one."""
+    for number in range(_admin_count(state)):
+        admin = state.get(NAME, b"admin/%d" % number)
+        member = None if admin is None else member_of(state.get, admin.decode())
+        if member is not None:
+            yield member
 
 
 def _admin_count(state: StateReader) -> int:

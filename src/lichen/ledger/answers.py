@@ -19,6 +19,7 @@ from lichen.errors import CorruptLedgerError, NotFoundError, UsageError, Verific
 from lichen.ledger.proof import consistency_proof, inclusion_proof, verify_inclusion
 from lichen.ledger.receipt import Receipt
 from lichen.ledger.state_map import state_key
+from lichen.ledger.succession import SuccessionLink
 from lichen.ledger.tree import leaf_hash
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Answers:
         """
         log = self._log
         chosen = row or self._newest()
-        identity = NoteKey(log.origin, log.genesis.log_key)
+        identity = NoteKey(log.origin, log.log_key_at(chosen.index))
         signature = NoteSignature(identity.name, identity.hash, chosen.signature)
         return SignedNote(log.checkpoint_of(chosen).body(), (signature,)).to_text()
 
@@ -80,6 +81,7 @@ class Answers:
             self.checkpoint(row),
             author=log.rules.authority.key_of(entry.key_id, log),
             genesis=self._genesis(),
+            succession=self.succession(row.index + 1),
         )
 
     def first_receipt(self, index: int) -> Receipt:
@@ -126,7 +128,25 @@ class Answers:
             value=value,
             map_proof=map_proof,
             genesis=self._genesis(),
+            succession=self.succession(row.index + 1),
         )
+
+    def succession(self, tree_size: int) -> list[SuccessionLink]:
+        """How the log came from its first key to the one that signs the checkpoint of a size.
+
+        Args:
+            tree_size: Of the checkpoint.
+        """
+        log, read = self._log, self._log.tree().subtree_root
+        places = [first - 1 for first, _ in log.log_keys()[1:] if first < tree_size]
+        return [
+            SuccessionLink(
+                Entry.from_bytes(log.entry_bytes(place)),
+                place,
+                tuple(inclusion_proof(place, tree_size, read)),
+            )
+            for place in places
+        ]
 
     def inclusion(self, index: int, tree_size: int | None) -> list[bytes]:
         """Inclusion proof under a tree of any size the log has had; the newest checkpoint's when None."""

@@ -11,7 +11,8 @@ Rules upheld here:
 * What is refused gets no index and changes nothing; the others of the same batch go on.
 * One batch is one durable transaction. When it fails half-way, none of it happened.
 * A payload stands in a ledger once, so sending a record again cannot count twice.
-* A seal closes at least one entry; its time never falls, even when the clock does.
+* A seal closes at least one entry; its time never falls, even when the clock does. It is signed by the log's key of that
+  index: behind a record that gives the log a new key, by the new one.
 
 Source: the write path follows RFC 6962 section 3 (order, then commit to a tree head). Differs: the head is an entry too.
 """
@@ -25,11 +26,12 @@ from typing import TYPE_CHECKING
 from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
-from lichen.errors import EncodingError, Rejected, StorageError, VerificationError
+from lichen.errors import EncodingError, KeyFileError, Rejected, StorageError, VerificationError
 from lichen.ledger.ports import LOG_MEMBER, Appended, Record
 from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import Seal
 from lichen.ledger.signatures import SignatureChecks
+from lichen.ledger.succession import LOG_KEY_KIND, Succession
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import PublicKey, SigningKey
@@ -79,7 +81,7 @@ class Appender:
         now_ms: Callable[[], int],
     ) -> None:
         self._log = log
-        self._log_key = log_key
+        self._log_keys = {log_key.public: log_key}
         self._high_water = high_water
         self._now_ms = now_ms
         self.high_water_problem: StorageError | None = None
@@ -167,6 +169,21 @@ class Appender:
         if log.last_seal is not seal_before:
             self.raise_mark()
         return results
+
+    def succeed(self, statement: Statement, author: SigningKey, log_key: SigningKey) -> Appended | Rejected:
+        """Append the record that gives the log a new key, and seal it with that key, in one transaction.
+
+        Args:
+            statement: A record of kind ``log-key``.
+            author: Key of the admin who says it.
+            log_key: The new key; it signs seals and checkpoints from here on.
+
+        Raises:
+            StorageError: Disk or database failed; nothing was appended.
+            CorruptLedgerError: The file is damaged; nothing was appended.
+        """
+        self._log_keys[log_key.public] = log_key
+        return self.append_signed(statement, author, seal=True)
 
     def seal(self, *, force: bool) -> int | None:
         """Close the block when it is due, or anyway.
@@ -306,6 +323,15 @@ class Appender:
             record, writes = self._judge(candidate)
         except Rejected as refusal:
             return refusal
+        if (
+            record.kind == LOG_KEY_KIND
+            and Succession.from_statement(record.statement).key not in self._log_keys
+        ):
+            return Rejected(
+                "ledger.log-key-elsewhere",
+                "the log's new key is not here, so nothing could be sealed after this record",
+                remedy="append it where the log's keys lie: `lichen key succeed`",
+            )
         index = log.add_entry(record.entry.to_bytes(), record.payload_digest)
         log.add_writes(writes)
         if self._open_count() >= log.genesis.sealing.entries_max:
@@ -332,6 +358,12 @@ class Appender:
     def _seal_now(self) -> None:
         log, last = self._log, self._log.last_seal
         index, root = log.size, log.tree().root()
+        log_key = self._log_keys.get(log.rules.log_key_at(index, log))
+        if log_key is None:
+            raise KeyFileError(
+                f"the log of {log.database.path} has a new key since entry {log.rules.log_keys(log)[-1][0] - 1}",
+                remedy="open the ledger again, with that key",
+            )
         time_ms = max(0, self._now_ms())
         seal = Seal(
             block_height=0 if last is None else last.block_height + 1,
@@ -343,9 +375,7 @@ class Appender:
             sealer=LOG_MEMBER,
             consensus=log.genesis.sealing.consensus,
         )
-        log.add_seal(
-            Entry.signed(seal.to_statement().to_bytes(), self._log_key).to_bytes(), self._log_key.sign
-        )
+        log.add_seal(Entry.signed(seal.to_statement().to_bytes(), log_key).to_bytes(), log_key.sign)
         log.last_seal = seal
 
     def raise_mark(self) -> None:

@@ -237,7 +237,17 @@ class CosignedCheckpoints:
             return receipt
         size = _size_of(note)
         proof = receipt.proof if size == own_size else tuple(ledger.prove_inclusion(receipt.index, size))
-        return dataclasses.replace(receipt, proof=proof, checkpoint=note.to_text())
+        about = receipt.about
+        if size != own_size and about.succession:
+            links = [link for link in about.succession if link.index + 1 < size]
+            about = dataclasses.replace(
+                about,
+                succession=tuple(
+                    dataclasses.replace(link, proof=tuple(ledger.prove_inclusion(link.index, size)))
+                    for link in links
+                ),
+            )
+        return dataclasses.replace(receipt, proof=proof, checkpoint=note.to_text(), about=about)
 
     def _path(self, tree_size: int) -> Path:
         return self.directory / f"{tree_size}.checkpoint"

@@ -30,12 +30,14 @@ from lichen.ledger.ports import Appended, Contract, View
 from lichen.ledger.reader import LedgerReader
 from lichen.ledger.state_store import STATE_SCHEMA
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
+from lichen.ledger.succession import LOG_KEY_KIND
 from lichen.ledger.views import Progress, ViewSet
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import SigningKey
     from lichen.encoding.entry import Entry
     from lichen.ledger.genesis import Genesis
+    from lichen.ledger.succession import Succession
 
 __all__ = ["SOLO", "Ledger", "unix_time_ms"]
 
@@ -175,7 +177,6 @@ class Ledger(LedgerReader):
         try:
             with database.read():
                 log = LogFile(database, contracts)
-            _check_log_key(log, log_key)
             mark = None if home is None else HighWater(home, log.id)
             seen = (
                 None if mark is None or reading else mark.read()
@@ -185,6 +186,7 @@ class Ledger(LedgerReader):
                 log.check_edge()
                 if seen is not None:
                     check_mark(seen, log.size, log.tree().root_at)
+                _check_log_key(log, log_key)
             view_set = ViewSet(views)
             appender = None if reading or log_key is None else Appender(log, log_key, mark, now_ms)
             ledger = cls(log, view_set, appender, mark, now_ms, progress)
@@ -341,6 +343,28 @@ class Ledger(LedgerReader):
         """
         return self._writer.seal(force=force)
 
+    def succeed_log_key(
+        self, succession: Succession, member: str, author: SigningKey, log_key: SigningKey
+    ) -> Appended:
+        """Give the log a new key, by a record that the new key seals.
+
+        Args:
+            succession: Consent, acceptance and approvals.
+            member: Member id of the admin who says it.
+            author: The admin's key.
+            log_key: The new key. It must be on the disk before this is called: nothing can be sealed without it after.
+
+        Returns:
+            Its index.
+
+        Raises:
+            Rejected: A rule said no; nothing changed.
+            UsageError: The ledger is open for reading only.
+            StorageError: Disk or database failed; nothing changed.
+        """
+        statement = self.statement(LOG_KEY_KIND, [succession.subject], succession.predicate(), member=member)
+        return _accepted(self._writer.succeed(statement, author, log_key))
+
     # -- views -----------------------------------------------------------------------------------------------------
 
     def rebuild_views(self, *, every: bool = False, progress: Progress | None = None) -> list[str]:
@@ -393,7 +417,15 @@ class Ledger(LedgerReader):
 
 
 def _check_log_key(log: LogFile, log_key: SigningKey | None) -> None:
-    if log_key is not None and log_key.public != log.genesis.log_key:
+    if log_key is None:
+        return
+    keys = log.log_keys()
+    if log_key.public in [key for _, key in keys[:-1]]:
+        raise KeyFileError(
+            f"the log key given is an old one of ledger {log.id}: another took its place at entry {keys[-1][0] - 1}",
+            remedy="use the key that took its place; `lichen key succeed` puts it beside the ledger",
+        )
+    if log_key.public != keys[-1][1]:
         raise KeyFileError(
             f"the log key given is not the one of ledger {log.id}",
             remedy="use the log.key that was made with this ledger",

@@ -42,6 +42,7 @@ from lichen.ledger.tree import EMPTY_ROOT, leaf_hash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from lichen.crypto.keys import PublicKey
     from lichen.ledger.ports import Contract, StateReader
     from lichen.ledger.storage import Database
 
@@ -342,6 +343,19 @@ class LogFile:
                 ) from refusal
         self._derived_to = self.size
 
+    # -- the log's keys --------------------------------------------------------------------------------------------
+
+    def log_keys(self) -> tuple[tuple[int, PublicKey], ...]:
+        """Every key of the log up to the newest seal: the first index it speaks for, and the key.
+
+        A block that brings a new key is sealed in the same transaction, so the sealed state knows them all.
+        """
+        return self.rules.log_keys(_Sealed(self))
+
+    def log_key_at(self, index: int) -> PublicKey:
+        """The key that signed the seal at an index, which is not beyond the newest one."""
+        return self.rules.log_key_at(index, _Sealed(self))
+
     # -- adding, inside a write transaction ------------------------------------------------------------------------
 
     def add_entry(self, data: bytes, payload_digest: bytes) -> int:
@@ -411,7 +425,7 @@ class LogFile:
                 remedy=_REMEDY,
             )
         try:
-            self.genesis.log_key.verify(self.checkpoint_of(row).body().encode(), row.signature)
+            self.log_key_at(row.index).verify(self.checkpoint_of(row).body().encode(), row.signature)
         except LichenError as error:
             raise CorruptLedgerError(
                 f"the checkpoint at size {row.index + 1} is not signed by the log: {error.message}",
@@ -435,6 +449,26 @@ class LogFile:
                 calculated=calculated,
                 remedy=_REMEDY,
             )
+
+
+class _Sealed:
+    """The state that the newest seal commits to, without what came after it.
+
+    Args:
+        log: The file.
+    """
+
+    def __init__(self, log: LogFile) -> None:
+        self._log = log
+        self.size = log.size
+
+    def get(self, contract: str, key: bytes) -> bytes | None:
+        """See `lichen.ledger.ports.StateReader.get`."""
+        return self._log.store.get_known(state_key(contract, key))
+
+    def record(self, index: int) -> Record | None:
+        """See `lichen.ledger.ports.StateReader.record`."""
+        return self._log.record(index)
 
 
 class _Replay:

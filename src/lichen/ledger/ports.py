@@ -209,6 +209,9 @@ class Authority(Protocol):
     def key_of(self, key_id: bytes, state: StateReader) -> PublicKey | None:
         """Public key behind a key id, whether or not it still speaks for anyone; None when no member ever had it."""
 
+    def log_keys(self, state: StateReader) -> tuple[tuple[int, PublicKey], ...]:
+        """Keys that took the place of the log's first one: the first index each speaks for, rising, and the key."""
+
     def is_believed(self, key_id: bytes, index: int, state: StateReader) -> bool:
         """True when, by all that the state knows now, the key spoke for its member at that index.
 

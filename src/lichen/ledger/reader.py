@@ -20,6 +20,7 @@ from lichen.ledger.queries import Queries
 from lichen.ledger.tree import TILE_HEIGHT, TILE_WIDTH
 
 if TYPE_CHECKING:
+    from lichen.crypto.keys import PublicKey
     from lichen.ledger.genesis import Genesis
     from lichen.ledger.log_file import LogFile
     from lichen.ledger.receipt_format import Receipt
@@ -65,6 +66,17 @@ class LedgerReader:
     def genesis(self) -> Genesis:
         """What entry 0 says."""
         return self._log.genesis
+
+    @property
+    def log_key(self) -> PublicKey:
+        """The log's key now: that of the genesis, or the one that took its place."""
+        return self.log_keys[-1]
+
+    @property
+    def log_keys(self) -> tuple[PublicKey, ...]:
+        """Every key the log has had, oldest first."""
+        with self._reading():
+            return tuple(key for _, key in self._log.log_keys())
 
     @property
     def path(self) -> Path:

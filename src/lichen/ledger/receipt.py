@@ -26,6 +26,7 @@ from lichen.ledger.quorums import quorum_strength
 from lichen.ledger.receipt_format import EntryAnswer, Receipt, StateAnswer
 from lichen.ledger.seal import SEAL_KIND, Seal
 from lichen.ledger.state_map import state_key, verify_absence, verify_membership
+from lichen.ledger.succession import Succession, follow_succession
 from lichen.ledger.tree import EMPTY_ROOT, leaf_hash, node_hash
 
 __all__ = [
@@ -53,6 +54,10 @@ _UNASKED = (
 _REPLAY = (
     "That this state follows from the entries: only replaying them (`lichen audit`) shows it, and exposes a sealer who left "
     "something out."
+)
+_ADMINS = (
+    "That a majority of the admins agreed to the log's new key: its old key did, and only replaying the entries shows the "
+    "rest."
 )
 _LATER = "Anything about entries after the seal."
 
@@ -129,12 +134,17 @@ def verify_receipt(
     expected_origin, key = _trusted(receipt, log_key, origin)
     checkpoint = open_checkpoint(receipt.checkpoint, expected_origin, key)
     about = receipt.about
+    for link in about.succession:
+        said = leaf_hash(link.entry.to_bytes())
+        verify_inclusion(link.index, checkpoint.tree_size, said, link.proof, checkpoint.root)
     leaf = leaf_hash(about.entry.to_bytes())
     verify_inclusion(receipt.index, checkpoint.tree_size, leaf, receipt.proof, checkpoint.root)
     if isinstance(about, EntryAnswer):
         verified = _entry_receipt(receipt, about, checkpoint, key, author or about.author)
     else:
         verified = _state_receipt(receipt, about, checkpoint, key, author)
+    if about.succession:
+        verified = replace(verified, does_not_prove=(*verified.does_not_prove, _ADMINS))
     return _with_cosignatures(verified, parse_checkpoint(receipt.checkpoint)[1], policy)
 
 
@@ -200,18 +210,27 @@ def _trusted(receipt: Receipt, log_key: PublicKey | None, origin: str | None) ->
         raise EncodingError(f"not the origin of a Lichen ledger: {expected[:120]!r}")
     if receipt.about.genesis is not None:
         named = Genesis.from_entry(receipt.about.genesis, ledger_id).log_key
-        if log_key is not None and log_key != named:
+        final = follow_succession(receipt.about.succession, ledger_id, named)
+        if log_key is not None and log_key not in (named, *_keys_of(receipt)):
             raise VerificationError(
                 "the ledger's first entry names another log key", expected=log_key.raw, calculated=named.raw
             )
         if log_key is None and origin is not None:
-            return expected, named
+            return expected, final
     if log_key is None:
         raise VerificationError(
             "nothing says whose receipts to believe",
             remedy="Give the log's public key; or the ledger's id, and a receipt that carries the first entry.",
         )
-    return expected, log_key
+    return expected, follow_succession(receipt.about.succession, ledger_id, log_key)
+
+
+def _keys_of(receipt: Receipt) -> list[PublicKey]:
+    """Return the keys that took the place of the log's first one; after `follow_succession` checked them."""
+    return [
+        Succession.from_statement(Statement.from_bytes(link.entry.payload)).key
+        for link in receipt.about.succession
+    ]
 
 
 def _entry_receipt(

@@ -30,6 +30,7 @@ from lichen.encoding.fields import Fields
 from lichen.errors import EncodingError
 from lichen.ledger.checkpoint import Checkpoint, parse_checkpoint
 from lichen.ledger.state_map import MapProof
+from lichen.ledger.succession import SuccessionLink
 
 __all__ = ["ABOUT_VERSION", "EntryAnswer", "Receipt", "StateAnswer"]
 
@@ -37,6 +38,7 @@ MAGIC = "c2sp.org/tlog-proof@v1"
 ABOUT_VERSION = 1
 TEXT_LENGTH_MAX = 500_000
 PROOF_COUNT_MAX = 63
+SUCCESSION_COUNT_MAX = 64
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 
@@ -48,11 +50,13 @@ class EntryAnswer:
         entry: The entry.
         author: Public key it was signed with, when the receipt carries it.
         genesis: Entry 0, when the receipt carries it.
+        succession: How the log came from its first key to the one that signed the checkpoint; empty where it is the first.
     """
 
     entry: Entry
     author: PublicKey | None = None
     genesis: Entry | None = None
+    succession: tuple[SuccessionLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class StateAnswer:
         value: Its value; None when it is said to be absent.
         map_proof: Way from the key, or from the leaf its lookup reaches, to the root of the state.
         genesis: Entry 0, when the receipt carries it.
+        succession: How the log came from its first key to the one that signed the checkpoint; empty where it is the first.
     """
 
     seal: Entry
@@ -74,6 +79,7 @@ class StateAnswer:
     value: bytes | None
     map_proof: MapProof
     genesis: Entry | None = None
+    succession: tuple[SuccessionLink, ...] = ()
 
     @property
     def entry(self) -> Entry:
@@ -107,6 +113,7 @@ class Receipt:
         *,
         author: PublicKey | None = None,
         genesis: Entry | None = None,
+        succession: Sequence[SuccessionLink] = (),
     ) -> Receipt:
         """Build the receipt of an entry.
 
@@ -117,11 +124,12 @@ class Receipt:
             checkpoint: A signed checkpoint that covers it.
             author: Key it was signed with, so that the reader can check the signature.
             genesis: Entry 0, so that the ledger's id is all a reader needs.
+            succession: How the log came from its first key to the one that signed the checkpoint.
 
         Returns:
             The receipt.
         """
-        return cls(index, tuple(proof), checkpoint, EntryAnswer(entry, author, genesis))
+        return cls(index, tuple(proof), checkpoint, EntryAnswer(entry, author, genesis, tuple(succession)))
 
     @classmethod
     def of_state(
@@ -136,6 +144,7 @@ class Receipt:
         value: bytes | None,
         map_proof: MapProof,
         genesis: Entry | None = None,
+        succession: Sequence[SuccessionLink] = (),
     ) -> Receipt:
         """Build the receipt of a key's value or absence.
 
@@ -149,11 +158,12 @@ class Receipt:
             value: Its value; None when it is absent.
             map_proof: Proof of that in the state of the seal.
             genesis: Entry 0, so that the ledger's id is all a reader needs.
+            succession: How the log came from its first key to the one that signed the checkpoint.
 
         Returns:
             The receipt.
         """
-        about = StateAnswer(seal, contract, key, value, map_proof, genesis)
+        about = StateAnswer(seal, contract, key, value, map_proof, genesis, tuple(succession))
         return cls(index, tuple(proof), checkpoint, about)
 
     @property
@@ -207,6 +217,15 @@ def _about_bytes(about: EntryAnswer | StateAnswer) -> bytes:
     value: dict[str, Any] = {"v": ABOUT_VERSION}
     if about.genesis is not None:
         value["genesis"] = b64u(about.genesis.to_bytes())
+    if about.succession:
+        value["succession"] = [
+            {
+                "entry": b64u(link.entry.to_bytes()),
+                "index": link.index,
+                "proof": [b64u(item) for item in link.proof],
+            }
+            for link in about.succession
+        ]
     if isinstance(about, EntryAnswer):
         value["entry"] = b64u(about.entry.to_bytes())
         if about.author is not None:
@@ -223,12 +242,15 @@ def _about_bytes(about: EntryAnswer | StateAnswer) -> bytes:
 def _about(data: bytes) -> EntryAnswer | StateAnswer:
     value = parse_canonical(data)
     if isinstance(value, dict) and "entry" in value:
-        fields = Fields(value, "the receipt", ("entry", "v"), ("author", "genesis"))
+        fields = Fields(value, "the receipt", ("entry", "v"), ("author", "genesis", "succession"))
         fields.integer("v", ABOUT_VERSION, ABOUT_VERSION)
         author = PublicKey(fields.octets("author", 32)) if "author" in fields else None
-        return EntryAnswer(Entry.from_bytes(fields.octets("entry")), author, _genesis(fields))
+        return EntryAnswer(Entry.from_bytes(fields.octets("entry")), author, _genesis(fields), _links(fields))
     fields = Fields(
-        value, "the receipt", ("contract", "key", "map_proof", "seal", "v", "value"), ("genesis",)
+        value,
+        "the receipt",
+        ("contract", "key", "map_proof", "seal", "v", "value"),
+        ("genesis", "succession"),
     )
     fields.integer("v", ABOUT_VERSION, ABOUT_VERSION)
     return StateAnswer(
@@ -238,8 +260,27 @@ def _about(data: bytes) -> EntryAnswer | StateAnswer:
         value=None if value["value"] is None else b64u_decode(value["value"]),
         map_proof=MapProof.from_bytes(fields.octets("map_proof")),
         genesis=_genesis(fields),
+        succession=_links(fields),
     )
 
 
 def _genesis(fields: Fields) -> Entry | None:
     return Entry.from_bytes(fields.octets("genesis")) if "genesis" in fields else None
+
+
+def _links(fields: Fields) -> tuple[SuccessionLink, ...]:
+    if "succession" not in fields:
+        return ()
+    links = fields.array("succession", SUCCESSION_COUNT_MAX)
+    if not links:
+        raise EncodingError("a receipt without successions of the log's key leaves that member out")
+    return tuple(map(_link, links))
+
+
+def _link(value: object) -> SuccessionLink:
+    fields = Fields(value, "a succession in the receipt", ("entry", "index", "proof"))
+    return SuccessionLink(
+        Entry.from_bytes(fields.octets("entry")),
+        fields.integer("index", 1),
+        tuple(b64u_decode(item, 32) for item in fields.array("proof", PROOF_COUNT_MAX)),
+    )

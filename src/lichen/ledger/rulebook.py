@@ -20,6 +20,7 @@ from lichen.ledger.seal import SEAL_KIND
 from lichen.ledger.state_map import check_write, state_key
 
 if TYPE_CHECKING:
+    from lichen.crypto.keys import PublicKey
     from lichen.ledger.ports import StateWrite
 
 __all__ = ["OWN_KINDS", "Rulebook"]
@@ -42,6 +43,7 @@ class Rulebook:
     def __init__(self, genesis: Genesis, installed: Iterable[Contract]) -> None:
         by_name = {(contract.name, contract.version): contract for contract in installed}
         self._in_force: list[Contract] = []
+        self._log_key = genesis.log_key
         for name, version in sorted(genesis.contracts.items()):
             contract = by_name.get((name, version))
             if contract is None:
@@ -67,6 +69,19 @@ class Rulebook:
         self._forms = {
             kind: contract for kind, contract in self._by_kind.items() if isinstance(contract, FormContract)
         }
+
+    def log_keys(self, state: StateReader) -> tuple[tuple[int, PublicKey], ...]:
+        """Every key of the log so far: the first index it speaks for, rising, and the key; that of the genesis first."""
+        return ((0, self._log_key), *self.authority.log_keys(state))
+
+    def log_key_at(self, index: int, state: StateReader) -> PublicKey:
+        """The key that signs the seal at an index, and the checkpoint behind it.
+
+        Args:
+            index: Of the seal.
+            state: A state that covers the entries before it.
+        """
+        return next(key for first, key in reversed(self.log_keys(state)) if first <= index)
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -176,7 +176,7 @@ def verify_evidence(
     if log_key is not None:
         return verify_split_view(evidence, [parse_public_key(log_key)]), "given"
     if workspace is not None and workspace.ledger.origin == evidence.origin:
-        found = verify_split_view(evidence, [workspace.ledger.genesis.log_key], evidence.origin)
+        found = verify_split_view(evidence, workspace.ledger.log_keys, evidence.origin)
         return found, f"the genesis in {workspace.directory}"
     found = verify_split_view(evidence, [], evidence.origin)
     return (

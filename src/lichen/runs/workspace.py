@@ -162,18 +162,32 @@ class Workspace:
         from lichen.contracts import default_contracts
         from lichen.crypto.key_file import read_key
         from lichen.ledger.ledger import Ledger
+        from lichen.runs.log_succession import finish_succession, take_up_waiting_key
         from lichen.runs.views import default_views
 
         log_key_path = self.directory / LOG_KEY_FILE
         log_key = None if self.read_only or not log_key_path.exists() else read_key(log_key_path)
-        ledger = Ledger.open(
-            self.directory,
-            contracts=default_contracts(),
-            views=default_views(),
-            log_key=log_key,
-            read_only=self.read_only,
-            home=lichen_home(),
-        )
+
+        def opened(key: SigningKey | None) -> Ledger:
+            return Ledger.open(
+                self.directory,
+                contracts=default_contracts(),
+                views=default_views(),
+                log_key=key,
+                read_only=self.read_only,
+                home=lichen_home(),
+            )
+
+        try:
+            ledger = opened(log_key)
+        except KeyFileError:
+            waiting = take_up_waiting_key(self.directory)
+            if waiting is None:
+                raise
+            ledger = opened(
+                waiting
+            )  # the log has a new key, and was interrupted before it took the old one's place
+            finish_succession(self.directory)
         self._open.callback(ledger.close)
         return ledger
 

@@ -16,7 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from lichen.cli.table import table
+from lichen.crypto.key_file import read_key
+from lichen.crypto.keys import SigningKey
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
 from lichen.ledger.receipt import Receipt
+from lichen.ledger.succession import Succession
 from lichen.ledger.witness import AddCheckpoint
 from lichen.ledger.witness_store import WitnessStore
 
@@ -75,7 +80,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shared: Terminal) -> Term
 
 
 def have_witnessed(terminal: Terminal) -> None:
-    """Three witnesses, a policy that names them, and a receipt that they cosigned; none of them serves."""
+    """Three witnesses, a policy that names them, a receipt that they cosigned, and a proposal of a new log key."""
     log_key = terminal.type("key", "show", "--log", "--vkey").stdout.strip()
     receipt = Receipt.parse((terminal.directory / "run.receipt").read_text())
     lines, note = [], receipt.checkpoint
@@ -91,6 +96,10 @@ def have_witnessed(terminal: Terminal) -> None:
             lines.append(f"witness {directory} {store.identity.note_key.vkey}\n")
     policy = "".join([*lines, "group all-three all witness x2 x3\nquorum all-three\n"])
     (terminal.directory / "witness.policy").write_text(policy)
+    old, new = read_key(terminal.directory / ".lichen" / "log.key"), SigningKey.generate()
+    ledger_id = receipt.head.origin.removeprefix("lichen/")
+    proposal = {**Succession.sign(ledger_id, old, new).predicate(), "ledger": b64u(bytes.fromhex(ledger_id))}
+    (terminal.directory / "log-key.proposal").write_bytes(canonical_json(proposal) + b"\n")
     (terminal.directory / "witnessed.receipt").write_text(replace(receipt, checkpoint=note).to_text())
 
 

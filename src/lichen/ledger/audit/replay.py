@@ -292,9 +292,10 @@ class Replay:
         ):
             raise VerificationError(f"the seal at entry {index} is not one this ledger's log makes there")
         check_succession(seal, self.seal)
-        if entry.key_id != log.genesis.log_key.key_id:
+        log_key = log.rules.log_key_at(index, self)
+        if entry.key_id != log_key.key_id:
             raise VerificationError(f"the seal at entry {index} is not signed by the log")
-        self._check_signature(index, entry, log.genesis.log_key, checked)
+        self._check_signature(index, entry, log_key, checked)
         if seal.root != self.frontier.root():
             raise VerificationError(
                 f"the root in the seal at entry {index} is not the one derived",
@@ -315,9 +316,12 @@ class Replay:
                 expected=row.root,
                 calculated=self.frontier.root(),
             )
-        if not checked.is_checkpoint_signed:
+        log_key = log.rules.log_key_at(index, self)
+        if (
+            not checked.is_checkpoint_signed or log_key != log.genesis.log_key
+        ):  # only the first key was tried so far
             try:
-                log.genesis.log_key.verify(log.checkpoint_of(row).body().encode(), row.signature)
+                log_key.verify(log.checkpoint_of(row).body().encode(), row.signature)
             except VerificationError as error:
                 raise VerificationError(
                     f"the checkpoint at size {index + 1} is not signed by the log"
