@@ -33,7 +33,7 @@ NAME: Final = "members"
 LOG_KEY_COUNT_MAX: Final = 64
 
 AdminOfKey = Callable[[bytes], tuple[str, PublicKey] | None]
-"""Looks up which admin a key speaks for now, by key id, with the key; None when it speaks for none."""
+"""Looks up by key id which admin a key speaks for at this index, and the key; None when it speaks for none."""
 
 
 def read_log_keys(state: StateReader) -> tuple[tuple[int, PublicKey], ...]:
