@@ -272,3 +272,9 @@ def test_views_this_program_does_not_have_are_named(site, filled) -> None:
     report = audit(site.directory, default_contracts())
     assert report.is_sound, report.problem
     assert report.unchecked_views == ["artefacts", "members", "reuse", "runs"]
+
+
+def test_processes_say_nothing_of_their_own(site, filled, capfd) -> None:
+    filled.close()
+    assert audited(site, None, worker_count=1).is_sound
+    assert capfd.readouterr() == ("", "")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lichen.errors import StorageError
 from lichen.ledger.audit.checked import Checked, Checker, Row
+from lichen.ledger.audit.worker import main as worker_main
 from lichen.ledger.audit.worker import read_message, write_message
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class CheckPool:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "lichen.ledger.audit.worker"],
+                [sys.executable, "-c", f"from {worker_main.__module__} import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

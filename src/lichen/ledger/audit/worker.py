@@ -72,7 +72,3 @@ def _done(checker: Checker, task: str, details: list[Any]) -> Any:
         return damaged_pages(*details)
     except sqlite3.Error as error:
         return str(error)
-
-
-if __name__ == "__main__":
-    main()
