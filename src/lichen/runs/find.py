@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichen.errors import NotFoundError, UsageError
 from lichen.runs.record import data_key
-from lichen.runs.views import ANY_METRIC
+from lichen.runs.views import ANY_METRIC, is_digest_between
 
 if TYPE_CHECKING:
     import sqlite3
@@ -192,11 +192,13 @@ def _find_runs(workspace: Workspace, query: Query) -> list[Found]:
             if query.order == "metric":
                 order = "view_work.value" if query.metric.comparison == "<=" else "view_work.value DESC"
         if query.order == "energy":
-            order = "view_work.energy_joules, view_work.idx"
+            order = "view_work.energy_millijoules, view_work.idx"
     if query.fingerprint is not None:
         low, high = _prefix_range(query.fingerprint)
-        conditions.append("(view_run.exact BETWEEN ? AND ? OR view_run.same_work BETWEEN ? AND ?)")
-        values += [low, high, low, high]
+        bounds = f"?{len(values) + 1}", f"?{len(values) + 2}"
+        either = (is_digest_between(f"view_run.{column}", *bounds) for column in ("exact", "same_work"))
+        conditions.append(f"({' OR '.join(either)})")
+        values += [low, high]
     if query.file is not None:
         conditions.append("view_run.idx IN (SELECT idx FROM view_output WHERE sha256 = ?)")
         values.append(file_digest(workspace, query.file))

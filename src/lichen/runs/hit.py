@@ -13,6 +13,7 @@ from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, V
 from lichen.runs.record import outputs_digest, reuse_statement
 from lichen.runs.request import RunResult
 from lichen.runs.restore import plan_restore, restore
+from lichen.runs.views import is_digest
 
 if TYPE_CHECKING:
     from lichen.encoding.statement import Statement
@@ -178,8 +179,9 @@ def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrato
     assert run is not None
     column = "exact" if answer.level == "exact" else "same_work"
     taken = workspace.ledger.connection.execute(
-        "SELECT 1 FROM view_reuse JOIN view_run ON view_run.idx = view_reuse.target "  # noqa: S608 - two constants
-        f"WHERE view_run.{column} = ? AND view_reuse.level = ? AND view_reuse.member = ? AND view_reuse.avoided_joules > 0",
+        "SELECT 1 FROM view_reuse JOIN view_run ON view_run.idx = view_reuse.target "  # noqa: S608 - constants
+        f"WHERE {is_digest(f'view_run.{column}', '?1')} AND view_reuse.level = ?2 AND view_reuse.member = ?3"
+        " AND view_reuse.avoided_joules > 0",
         (run.exact if answer.level == "exact" else run.same_work, answer.level, workspace.member),
     ).fetchone()
     if taken:

@@ -20,6 +20,7 @@ from lichen.runs.collector import without_collector
 from lichen.runs.manifest import Manifest, command_key, family_key
 from lichen.runs.project import PROJECT_MARK
 from lichen.runs.surroundings import STDIN, Difference, Surroundings, differences
+from lichen.runs.views import is_digest
 
 if TYPE_CHECKING:
     import sqlite3
@@ -173,8 +174,9 @@ def runs_by(connection: sqlite3.Connection, column: str, fingerprint: bytes, lim
         limit: Most runs wanted.
     """
     assert column in ("exact", "same_work", "command", "family")
+    condition = "family = ?1" if column == "family" else is_digest(column, "?1")
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM view_run WHERE {column} = ? ORDER BY idx DESC LIMIT ?",  # noqa: S608 - asserted above
+        f"SELECT {_COLUMNS} FROM view_run WHERE {condition} ORDER BY idx DESC LIMIT ?2",  # noqa: S608 - asserted above
         (fingerprint, limit),
     )
     return [EarlierRun.from_row(row) for row in rows]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.errors import NotFoundError, UsageError
+from lichen.runs.views import is_digest_between
 
 if TYPE_CHECKING:
     from lichen.runs.workspace import Workspace
@@ -92,10 +93,10 @@ def _by_digest_prefix(workspace: Workspace, prefix: str) -> int:
     low = bytes.fromhex(prefix.ljust(64, "0"))
     high = bytes.fromhex(prefix.ljust(64, "f"))
     rows = workspace.ledger.connection.execute(
-        "SELECT sha256, idx FROM view_output WHERE sha256 BETWEEN ? AND ? UNION "
-        "SELECT sha256, idx FROM view_artefact WHERE sha256 BETWEEN ? AND ? UNION "
-        "SELECT exact, idx FROM view_run WHERE exact BETWEEN ? AND ? ORDER BY 2 DESC LIMIT 100",
-        (low, high) * 3,
+        "SELECT sha256, idx FROM view_output WHERE sha256 BETWEEN ?1 AND ?2 UNION "  # noqa: S608 - constants
+        "SELECT sha256, idx FROM view_artefact WHERE sha256 BETWEEN ?1 AND ?2 UNION "
+        f"SELECT exact, idx FROM view_run WHERE {is_digest_between('exact', '?1', '?2')} ORDER BY 2 DESC LIMIT 100",
+        (low, high),
     ).fetchall()
     return _only_one(rows, prefix)
 

@@ -22,6 +22,7 @@ from lichen.runs.request import Estimate, RunResult
 from lichen.runs.restore import plan_restore
 from lichen.runs.standard_input import describe_standard_input
 from lichen.runs.surroundings import STDIN, Surroundings
+from lichen.runs.views import is_digest
 
 if TYPE_CHECKING:
     from lichen.runs.lookup import Nearest
@@ -280,7 +281,7 @@ def _is_enough(workspace: Workspace, request: RunRequest, run: EarlierRun) -> bo
     if run.member != workspace.member:
         return True
     row = workspace.ledger.connection.execute(
-        "SELECT COUNT(*) FROM view_run WHERE exact = ? AND member = ? AND reusable = 1",
+        f"SELECT COUNT(*) FROM view_run WHERE {is_digest('exact', '?1')} AND member = ?2 AND reusable = 1",  # noqa: S608
         (run.exact, workspace.member),
     ).fetchone()
     return int(row[0]) >= request.repeat

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TABLES = (
     "view_run", "view_output", "view_artefact", "view_edge", "view_flag", "view_withdrawn", "view_reuse", "view_member"
 )  # fmt: skip
-WORK = """SELECT data.name, metric.name, energy_joules, idx, value FROM view_work
+WORK = """SELECT data.name, metric.name, energy_millijoules, idx, value FROM view_work
     LEFT JOIN view_name AS data ON data.id = data_id LEFT JOIN view_name AS metric ON metric.id = metric_id"""
 
 
