@@ -142,7 +142,12 @@ class _Observer:
         try:
             info = os.stat(path)  # noqa: PTH116 - there can be 100,000
         except OSError:
-            self.blame("inputs-changed", f"{name} was read and is gone")
+            if (
+                first is None and Path(path).is_symlink()
+            ):  # it led nowhere, or to itself, and opening it failed
+                self.present[name] = self.surroundings.link_of(name)
+            else:
+                self.blame("inputs-changed", f"{name} was read and is gone")
             return
         if stat.S_ISDIR(info.st_mode):
             self.present[name] = "directory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import pytest
 
 from lichen.encoding.base import b64u
 from lichen.runs.observe import data_digests
-from lichen.runs.surroundings import ALWAYS_VARIABLES, EDITED, STDIN
-from lichen.runs.trace.trace import Access, Trace
+from lichen.runs.surroundings import ALWAYS_VARIABLES, EDITED, MISSING, STDIN
+from lichen.runs.trace.trace import Access, Exec, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,10 +167,20 @@ def test_what_is_read_from_a_pipe_makes_the_run_partial(clinic: Clinic) -> None:
     assert "{project}/pipe" in seen.reasons[0].text
 
 
-def test_circles_of_links_and_files_that_vanish_in_code_are_told(clinic: Clinic) -> None:
-    Path(clinic.path("loop")).symlink_to("loop")
-    access = Access(clinic.path("loop"), "read", None, 0, frozenset({"audit"}))
-    assert codes(clinic.observe(Trace(accesses=(access,)))) == ["inputs-changed"]
+def test_a_circle_of_links_is_an_item(clinic: Clinic) -> None:
+    """Opening it failed, and would again; where it leads is all there is to compare."""
+    Path(clinic.path("loops/one")).parent.mkdir()
+    Path(clinic.path("loops/one")).symlink_to("two")
+    Path(clinic.path("loops/two")).symlink_to("one")
+    opened = Access(clinic.path("loops/one"), "read", None, 0, frozenset({"audit"}))
+    listed = clinic.access("list", "loops", names=("one", "two"))
+    seen = clinic.observe(Trace(accesses=(opened, listed)))
+    assert seen.reusable, seen.reasons
+    assert seen.manifest.present["{project}/loops/one"] == "link two"
+    assert seen.manifest.listings["{project}/loops"] != MISSING
+
+
+def test_files_that_vanish_in_code_are_told(clinic: Clinic) -> None:
     gone = clinic.observe(Trace(modules={"gone": clinic.path("gone.py")}))
     assert "{project}/gone.py was read and is gone" in [reason.text for reason in gone.reasons]
 
@@ -465,6 +476,44 @@ def test_modules_and_versions_are_items(clinic: Clinic) -> None:
     assert seen.manifest.modules == {"{project}": "model", "{project}/lib": ""}
     assert seen.manifest.distributions == {"numpy": "-", EDITED: "none"}
     assert seen.manifest.environment["version"] == "3.11.7"
+
+
+def test_links_read_and_what_a_close_look_told_are_items(clinic: Clinic) -> None:
+    clinic.write("runs/1/weights", "one")
+    Path(clinic.path("current")).symlink_to("runs/1")
+    Path(clinic.path("up")).symlink_to("..")
+    clinic.write("a.csv", "1")
+    close = clinic.access("stat", "a.csv", detail="times")
+    links = (clinic.path("current"), clinic.path("up"))
+    seen = clinic.observe(Trace(accesses=(close, clinic.access("read", "a.csv")), links=links))
+    info = Path(clinic.path("a.csv")).stat()
+    assert seen.manifest.present == {
+        "{project}/a.csv": f"1 mode {stat.S_IMODE(info.st_mode):o} at {info.st_mtime_ns}",
+        "{project}/current": "link runs/1",
+        "{project}/up": "link ..",
+    }
+    assert "{project}/a.csv" in seen.manifest.data
+
+
+def test_what_says_which_commit_is_checked_out_counts_when_read(clinic: Clinic) -> None:
+    for name in (".git/HEAD", ".git/config", "model.pyc", "__pycache__/model.cpython-311.pyc"):
+        clinic.write(name, "x")
+    names = (".git/HEAD", ".git/config", "model.pyc", "__pycache__/model.cpython-311.pyc")
+    seen = clinic.observe(Trace(accesses=tuple(clinic.access("read", name) for name in names)))
+    assert set(seen.manifest.data) == {"{project}/.git/HEAD", "{project}/model.pyc"}
+
+
+def test_where_a_search_led_is_an_item(clinic: Clinic) -> None:
+    for name in ("early/other", "late/tool"):
+        Path(clinic.write(name, "#!/bin/sh\n")).chmod(0o755)
+    path = f"{clinic.path('early')}:{clinic.path('late')}"
+    tool = clinic.path("late/tool")
+    traced = Trace(execs=(tool,), processes=(Exec("tool", tool, ("tool",), "shell", True),))
+    seen = clinic.observe(traced, surroundings=clinic.surroundings({"PATH": path}))
+    assert seen.manifest.environment["program tool"] == "{project}/late/tool"
+    Path(clinic.write("early/tool", "#!/bin/sh\n")).chmod(0o755)
+    now = clinic.surroundings({"PATH": path}).redo(seen.manifest)
+    assert now.environment["program tool"] == "{project}/early/tool"
 
 
 @pytest.mark.parametrize("clinic", ["private", "public"], indirect=True)
