@@ -224,6 +224,8 @@ HOSTILE: tuple[Case, ...] = (
     case("times", "save(os.path.getmtime('a.txt'), pathlib.Path('b.txt').stat().st_mtime)\n", data={"a.txt": write_text, "b.txt": write_text}, sees_times=True),
     case("newest", "save(max(os.listdir('items'), key=lambda n: os.stat('items/' + n).st_mtime_ns))\n", data=_ITEMS, listed=("items",), sees_times=True),
     case("scanned_times", "save(max((e.stat().st_mtime_ns, e.name) for e in os.scandir('items')))\n", data=_ITEMS, listed=("items",), sees_times=True),
+    case("zipped", "import io, zipfile\nz = zipfile.ZipFile(io.BytesIO(), 'w')\nz.write('a.txt')\nsave(z.infolist()[0].date_time, z.infolist()[0].CRC)\n", data={"a.txt": write_text}, sees_times=True),
+    case("archived", "import io, tarfile\nt = tarfile.open(fileobj=io.BytesIO(), mode='w')\nt.add('items')\nsave(sorted((m.name, m.mtime, m.mode) for m in t.getmembers()))\n", data=_ITEMS, listed=("items",), sees_times=True),
     case("permissions", "save(os.access('tool.sh', os.X_OK), oct(os.stat('tool.sh').st_mode))\n", data={"tool.sh": write_text}, own={"change_mode": change_mode}),
     case("whole_status", "s = os.stat('a.txt')\nsave(s[6], s[8])\n", data={"a.txt": write_text}, sees_times=True),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,8 +176,6 @@ def retarget_link(scene: Scene) -> Undo:
 
 def link_to_copy(scene: Scene) -> Undo:
     """Irrelevant to most: a link is replaced by a copy of what it led to."""
-    import shutil
-
     name = scene.rng.choice(sorted(scene.case.links))
     path = scene.path(name)
     target = path.readlink()
@@ -246,10 +245,9 @@ def _tree(root: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 def _put_tree(root: Path, saved: dict[Path, tuple[bytes, int]]) -> None:
-    import shutil
-
     if root.exists():
         shutil.rmtree(root)
+        root.mkdir()
     for path, (content, modified) in saved.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -313,6 +311,18 @@ def shadow_distribution(scene: Scene) -> Undo:
     """A loose module of the same name in the project, before the installed one on the search path."""
     known = scene.rng.choice((*scene.case.distributions, *scene.case.optional))
     return _rewrite(scene, f"{known.name}.py", b"def f(x): return -1\n__path__ = []\n")
+
+
+def remove_packages_folder(scene: Scene) -> Undo:
+    """The folder in which distributions are installed is gone, and comes back."""
+    saved = _tree(scene.site)
+    shutil.rmtree(scene.site)
+
+    def undo() -> None:
+        scene.site.mkdir(parents=True)
+        _put_tree(scene.site, saved)
+
+    return undo
 
 
 def install_unrelated(scene: Scene) -> Undo:
@@ -391,6 +401,10 @@ MUTATIONS: dict[str, tuple[Mutation, Callable[[Case], bool]]] = {
     "edit_installed": (edit_installed, lambda case: bool(case.distributions)),
     "edit_installed_keeping_times": (edit_installed_keeping_times, lambda case: bool(case.distributions)),
     "shadow_distribution": (shadow_distribution, lambda case: bool(case.distributions or case.optional)),
+    "remove_packages_folder": (
+        remove_packages_folder,
+        lambda case: case.interpreter == "venv" and bool(case.distributions or case.optional),
+    ),
     "install_unrelated": (install_unrelated, lambda case: case.interpreter == "venv"),
     "touch_something": (touch_something, lambda _case: True),
     "add_unrelated": (add_unrelated, lambda _case: True),

@@ -114,6 +114,7 @@ class _Observer:
         name = project.name_of(seen.path)
         kinds = seen.by_kind
         if project.is_ignored(seen.path):
+            self._check_version_control(seen, name)
             if not project.is_read_for_good(seen.path):
                 return
             kinds = {kind: access for kind, access in kinds.items() if kind in ("read", "absent")}
@@ -136,6 +137,12 @@ class _Observer:
                 )
         if kinds.keys() & {"write", "append", "update"}:
             self._take_written(seen, name)
+
+    def _check_version_control(self, seen: _Path, name: str) -> None:
+        """Blame a change of what version control keeps: a hit would not make it."""
+        written = seen.by_kind.keys() & {"write", "append", "update"}
+        if written and self.surroundings.project.is_version_control(seen.path) and os.path.lexists(seen.path):
+            self.blame("outside-roots", f"{name} was written, and what version control keeps is not restored")
 
     def take_input(self, path: str, name: str, first: StatKey | None, *, is_code: bool) -> None:
         """Hash one input, and make sure it is what the run saw."""

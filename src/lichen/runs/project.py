@@ -25,6 +25,7 @@ PROJECT_MARK = "{project}"
 _ROOT_SIGNS = (PROJECT_FILE, LEDGER_DIRECTORY, ".git", "pyproject.toml")
 _STATE_OF_CHECKOUT = re.compile(r"(.*/)?\.git/(HEAD|packed-refs|index|refs/.*)")
 """Files of version control whose content a program can want to know, such as which commit is checked out."""
+_VERSION_CONTROL = re.compile(r"(^|/)(\.git/(?!index(\.lock)?$)|\.hg/)")
 _ALWAYS_IGNORED = ("__pycache__/", f"{LEDGER_DIRECTORY}/", ".git/", ".hg/", ".ipynb_checkpoints/", "*.pyc")
 
 
@@ -88,6 +89,11 @@ class Project:
         """Say whether an absolute path is left out of outputs and listings, and of inputs but for :meth:`is_read_for_good`."""
         relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
         return self._ignore.is_ignored(relative)
+
+    def is_version_control(self, path: str) -> bool:
+        """Say whether a path is part of what version control keeps; its index, which looking refreshes, is not counted."""
+        relative = path[len(self._prefix) :] if self.contains(path) else path
+        return _VERSION_CONTROL.search(relative) is not None
 
     def is_read_for_good(self, path: str) -> bool:
         """Say whether a path that is ignored for its name counts all the same when a run has read it.

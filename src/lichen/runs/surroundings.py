@@ -394,6 +394,8 @@ class Surroundings:
             except OSError:
                 text = MISSING  # a folder, whose content counts once it is imported
             texts.append(f"{Path(path).name}\0{self.project.generalise(text)}\0")
+        if self.interpreter is not None and not _has_packages(self.interpreter):
+            texts.append("no folder for packages, so none of them was looked for there")
         return _short_digest("".join(texts)) if texts else "none"
 
     def encoding_of(self) -> str:
@@ -470,6 +472,15 @@ class Surroundings:
             if output is None or self.digest_of(name) != b64u(output.sha256):
                 return name
         return None
+
+
+def _has_packages(interpreter: Interpreter) -> bool:
+    """Say whether the folder is there in which an interpreter's own packages are installed."""
+    own = (f"{interpreter.prefix}/", f"{interpreter.base_prefix}/")
+    return any(
+        entry.endswith("-packages") and entry.startswith(own) and Path(entry).is_dir()
+        for entry in interpreter.path
+    )
 
 
 def _short_digest(text: str) -> str:

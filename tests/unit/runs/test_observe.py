@@ -503,6 +503,18 @@ def test_what_says_which_commit_is_checked_out_counts_when_read(clinic: Clinic) 
     assert set(seen.manifest.data) == {"{project}/.git/HEAD", "{project}/model.pyc"}
 
 
+def test_what_changes_version_control_answers_nothing(clinic: Clinic) -> None:
+    for name in (".git/index", ".git/refs/heads/main", "__pycache__/model.cpython-311.pyc"):
+        clinic.write(name, "x")
+    refreshed = [clinic.access("write", name) for name in (".git/index", "__pycache__/model.cpython-311.pyc")]
+    assert clinic.observe(Trace(accesses=tuple(refreshed))).reusable
+    committed = clinic.observe(Trace(accesses=(clinic.access("write", ".git/refs/heads/main"),)))
+    assert codes(committed) == ["outside-roots"]
+    assert "version control" in committed.reasons[0].text
+    gone = clinic.observe(Trace(accesses=(clinic.access("write", ".git/refs/heads/main.lock"),)))
+    assert gone.reusable
+
+
 def test_where_a_search_led_is_an_item(clinic: Clinic) -> None:
     for name in ("early/other", "late/tool"):
         Path(clinic.write(name, "#!/bin/sh\n")).chmod(0o755)

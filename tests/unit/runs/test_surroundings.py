@@ -316,3 +316,62 @@ def test_a_secret_in_a_variable_is_kept_apart_without_being_told(tmp_path: Path)
 
     assert shown("correct-horse-1", b"k" * 32) != shown("correct-horse-2", b"k" * 32)
     assert shown("correct-horse-1", None) == shown("correct-horse-2", None)
+
+
+def test_what_every_start_obeys_is_one_fact(tmp_path: Path) -> None:
+    """Path files, customizations, and whether there is a folder for packages at all."""
+    prefix = tmp_path / "venv"
+    site = prefix / "lib/python3.11/site-packages"
+    interpreter = replace(PYTHON, prefix=str(prefix), path=(str(site),))
+
+    def start() -> str:
+        return look(tmp_path, interpreter=interpreter).environment_of(["start"])["start"]
+
+    without = start()
+    site.mkdir(parents=True)
+    empty = start()
+    (site / "more.pth").write_text(f"{tmp_path}/src\n")
+    with_path_file = start()
+    (site / "sitecustomize.py").write_text("")
+    assert len({without, empty, with_path_file, start()}) == 4
+    (site / "sitecustomize.py").unlink()
+    (site / "more.pth").write_text(f"{tmp_path / 'other'}/src\n")
+    assert start() != with_path_file
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding"),
+    [
+        ({}, "default"), ({"LANG": "C"}, "C"), ({"LANG": "de_DE.UTF-8"}, "utf8"), ({"LANG": "C", "LC_CTYPE": "C.utf8"}, "utf8"),
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.ISO-8859-15@euro"}, "iso885915"), ({"LC_ALL": "", "LANG": "POSIX"}, "POSIX"),
+    ],
+)  # fmt: skip
+def test_of_the_locale_only_its_encoding_counts_for_every_run(
+    tmp_path: Path, environ: dict[str, str], encoding: str
+) -> None:
+    assert look(tmp_path, environ).environment_of(["encoding"]) == {"encoding": encoding}
+
+
+def test_builds_and_listings_of_what_is_installed(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    metadata = site / "lib-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "lib").mkdir()
+    (site / "lib/core.py").write_text("x = 1\n")
+    record = metadata / "RECORD"
+    record.write_text("lib/core.py,sha256=abc,6\n")
+    there = everything(tmp_path)
+    names = ["lib", "(all that is installed)", "names in lib", "names in gone"]
+    before = there.versions_of(names)
+    assert before["lib"].startswith("1.0 (build ")
+    assert before["names in gone"] == MISSING
+    (site / "lib/plugin.py").write_text("")
+    (site / "lib/__pycache__").mkdir()
+    (site / "other-2.0.dist-info").mkdir()
+    after = everything(tmp_path).versions_of(names)
+    assert {name for name in names if after[name] != before[name]} == {
+        "(all that is installed)",
+        "names in lib",
+    }
+    record.write_text("lib/core.py,sha256=abd,6\n")
+    assert everything(tmp_path).versions_of(names)["lib"] != before["lib"]

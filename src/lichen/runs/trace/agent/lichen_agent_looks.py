@@ -111,7 +111,7 @@ class Looks:
             elif name == "getsize" or name not in TRANSPARENT_FUNCTIONS:
                 level = min(level, LEVEL_STATUS)
             frame = frame.f_back
-        return min(level, LEVEL_STATUS), ""
+        return LEVEL_TIMES if archived else min(level, LEVEL_STATUS), ""
 
     def level_of(self, code) -> int:
         """Say how closely a function of the user's looks at a status, by the names it uses."""
