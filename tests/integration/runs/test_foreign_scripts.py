@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,3 +103,42 @@ def test_the_standard_librarys_own_tools(person: Person) -> None:
     person.write("in.json", '{"b": 1, "a": [1, 2]}')
     runs_like_new(person, "-m", "json.tool", "--sort-keys", "in.json", "out.json", makes=("out.json",))
     runs_like_new(person, "-m", "calendar", "2024", "2", prints="February 2024")
+
+
+OLS = """\
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+data = sm.datasets.longley.load_pandas().data
+fit = smf.ols("TOTEMP ~ GNP + UNEMP + POP", data).fit()
+open("fit.txt", "w").write(str(fit.params.round(6)))
+print("rsquared", round(fit.rsquared, 6))
+"""
+
+
+def test_a_regression_on_data_that_came_with_the_library(person: Person) -> None:
+    installed("statsmodels", "datasets", "longley", "longley.csv")
+    person.write("ols.py", OLS)
+    runs_like_new(person, "ols.py", makes=("fit.txt",), prints="rsquared 0.98")
+
+
+def test_a_learners_own_tests_are_run_by_a_test_runner(person: Person) -> None:
+    installed("sklearn", "tree", "tests", "test_export.py")
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "sklearn.tree.tests.test_export")
+    runs_like_new(person, *words, prints="passed")
+
+
+def test_archives_hold_times_so_a_touch_makes_another(person: Person) -> None:
+    member = person.write("rows/a.csv", "1,2")
+    runs_like_new(person, "-m", "zipfile", "-c", "rows.zip", "rows", makes=("rows.zip",))
+    runs_like_new(person, "-m", "tarfile", "-c", "rows.tar", "rows", makes=("rows.tar",))
+    os.utime(member, ns=(10**18, 10**18))
+    for words in (("zipfile", "-c", "rows.zip"), ("tarfile", "-c", "rows.tar")):
+        assert person.run("--", "python", "-m", *words, "rows")["status"] == "trained"
+
+
+def test_programs_of_the_standard_library_that_run_other_programs(person: Person) -> None:
+    person.write("sums.py", "import sys\nprint(sum(range(1000)))\n")
+    runs_like_new(person, "-m", "timeit", "-n", "5", "-r", "1", "sum(range(100))", prints="per loop")
+    runs_like_new(
+        person, "-m", "cProfile", "-o", "sums.prof", "sums.py", makes=("sums.prof",), prints="499500"
+    )
