@@ -217,12 +217,15 @@ def raise_for(url: str, reply: Reply) -> None:
         UsageError: The server wants another key, or none of what was asked.
         RemoteProtocolError: Anything else.
     """
-    if reply.status < 400:
-        return
-    raise _meaning(url, reply)
+    if not 200 <= reply.status < 300:
+        raise _meaning(url, reply)
 
 
 def _meaning(url: str, reply: Reply) -> LichenError:
+    if reply.status < 400:
+        return RemoteProtocolError(
+            f"{url} answers with status {reply.status}", remedy="Name the address that it really has."
+        )
     try:
         told = reply.json()
     except RemoteProtocolError:
