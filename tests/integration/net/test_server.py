@@ -420,6 +420,23 @@ def in_thread(team: Team, settings: ServerSettings, monkeypatch) -> Iterator[Ser
     assert not thread.is_alive()
 
 
+def test_whoever_does_not_take_the_answer_loses_it(public_team: Team, monkeypatch) -> None:
+    data = os.urandom(30_000_000)
+    path = f"/artefact/{hash_bytes(data).cid}"
+    with in_thread(public_team, ServerSettings(body_seconds=0.3), monkeypatch) as server:
+        assert server.ask("PUT", path, data, key=public_team.keys["alice"]).status == 201
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as caller:
+            caller.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert caller.recv(12) == b"HTTP/1.1 200"
+            time.sleep(2)
+            received = 0
+            with contextlib.suppress(ConnectionResetError):
+                while piece := caller.recv(1 << 20):
+                    received += len(piece)
+        assert received < len(data)
+        assert server.get(path).body == data
+
+
 @pytest.mark.parametrize(
     "start",
     [b"GET /" + b"a" * 40_000, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Filler: " + b"a" * 40_000, b"not http at all\r\n\r\n"],

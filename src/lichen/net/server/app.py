@@ -61,7 +61,7 @@ class LedgerApplication:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        answer = _Answer(send, self.service.settings.body_seconds)
+        answer = _Answer(send)
         self._active_count += 1
         route = "(unknown)"
         try:
@@ -136,7 +136,7 @@ class LedgerApplication:
         headers += [
             (name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()
         ]
-        with contextlib.suppress(TimeoutError, OSError):
+        with contextlib.suppress(OSError):
             await _send(
                 answer, problem.status, headers, problem.body(), without_body=scope["method"] == "HEAD"
             )
@@ -205,24 +205,22 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 
 
 class _Answer:
-    """Passes an answer on; a caller who takes nothing of it for too long loses it.
+    """Passes an answer on, and knows how far it is.
 
     Attributes:
         status: Of the answer; 0 before it has begun.
     """
 
-    def __init__(self, send: Send, seconds: float) -> None:
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._seconds = seconds
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            await self._send(message)
-            return
-        async with asyncio.timeout(self._seconds):
-            await self._send(message)
+        await self._send(message)
 
 
 async def _send(

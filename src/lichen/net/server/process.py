@@ -2,7 +2,8 @@
 
 Rules upheld here:
 
-* Whoever connects has to send the head of a request within a bounded time and size, first or tenth on the connection.
+* Whoever connects has to send the head of a request within a bounded time and size, first or tenth on the connection, and
+  has to take the answer.
 * On SIGTERM or SIGINT nothing more is taken; what was taken is finished and answered, the block is sealed, then it ends.
 
 Source: RFC 9112 section 9; uvicorn's documentation for the hooks used.
@@ -80,7 +81,7 @@ def serve(service: Service, listening: socket.socket, on_ready: Callable[[], obj
     settings = service.settings
     config = uvicorn.Config(
         LedgerApplication(service),
-        http=_impatient(settings.header_seconds),
+        http=_impatient(settings.header_seconds, settings.body_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -128,14 +129,20 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _impatient(seconds: float) -> type[asyncio.Protocol]:
-    """Uvicorn's fastest HTTP protocol here, with a bound on the time that the head of a request may take."""
+def _impatient(seconds: float, taking_seconds: float) -> type[asyncio.Protocol]:
+    """Uvicorn's fastest HTTP protocol here, less patient.
+
+    Args:
+        seconds: Time that the head of a request may take.
+        taking_seconds: Time for which a caller may take nothing of an answer that is ready.
+    """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     base: Any = AutoHTTPProtocol
 
     class Impatient(base):  # type: ignore[misc, unused-ignore]
         _waiting: asyncio.TimerHandle | None = None
+        _stuck: asyncio.TimerHandle | None = None
         _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
@@ -158,8 +165,17 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
             elif self._waiting is None:
                 self._wait_for_head()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stuck = self.loop.call_later(taking_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._get_going()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._get_going()
             super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
@@ -177,6 +193,11 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
             if self._waiting is not None:
                 self._waiting.cancel()
                 self._waiting = None
+
+        def _get_going(self) -> None:
+            if self._stuck is not None:
+                self._stuck.cancel()
+                self._stuck = None
 
         def _lose_patience(self) -> None:
             self._waiting = None
