@@ -1,9 +1,8 @@
 """Make a ledger of an archive again, and believe nothing of it on the way.
 
-Every entry goes through the ordinary writing path: signature, key, rules, state, seal. What differs is who signs for the log.
-Its secret key is not in an archive; in its place stands a signer that knows the signatures of the archive, and gives one
-only for the very bytes that it holds for. So the ledger that comes out has the same bytes in every entry and checkpoint,
-or it does not come out.
+Every entry is derived anew before it is taken, as in any copy of a ledger that is written elsewhere (`lichen.ledger.replica`):
+signature, key, rules, state, seal, checkpoint. The log's signatures are those of the archive, each checked against what the
+entries lead to. So the ledger that comes out has the same bytes in every entry and checkpoint, or it does not come out.
 
 At the end all files of the archive but README and verifier are made again from the restored ledger and compared.
 
@@ -23,7 +22,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from lichen.archive.artefacts import INCLUDED, ArtefactList, ArtefactRow
 from lichen.archive.documents import facts_document, keys_document
@@ -44,17 +43,14 @@ from lichen.content.cid import Cid
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.files import open_regular
 from lichen.encoding.base import b64_decode
-from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, Entry, pre_auth_encoding
-from lichen.encoding.statement import Statement
-from lichen.errors import EncodingError, LichenError, Rejected, StorageError, UsageError, VerificationError
-from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
+from lichen.errors import EncodingError, LichenError, StorageError, UsageError, VerificationError
+from lichen.ledger.checkpoint import open_checkpoint, parse_checkpoint
 from lichen.ledger.cosigned import CosignedCheckpoints
-from lichen.ledger.genesis import Genesis
 from lichen.ledger.ledger import Ledger
-from lichen.ledger.seal import SEAL_KIND, Seal
+from lichen.ledger.replica import Replica, is_seal
 
 if TYPE_CHECKING:
-    from lichen.crypto.keys import PublicKey, SigningKey
     from lichen.ledger.ports import Contract, View
     from lichen.ledger.views import Progress
 
@@ -89,37 +85,6 @@ class Restored:
     access: str
     artefact_count: int
     missing_count: int
-
-
-class RecordedSigner:
-    """Stands for the log's key: gives the archived signature of what it is asked to sign, after checking it.
-
-    Args:
-        public: The log's public key.
-    """
-
-    def __init__(self, public: PublicKey) -> None:
-        self.public = public
-        self._signatures: dict[bytes, bytes] = {}
-
-    def knows(self, message: bytes, signature: bytes) -> None:
-        """Learn a signature."""
-        self._signatures[hashlib.sha256(message).digest()] = signature
-
-    def sign(self, message: bytes) -> bytes:
-        """Give the signature of a message.
-
-        Raises:
-            VerificationError: The archive has none that holds for it.
-        """
-        signature = self._signatures.pop(hashlib.sha256(message).digest(), None)
-        if signature is None:
-            raise VerificationError(
-                "the log never signed what its entries lead to: a root, a time or a height in the archive is wrong",
-                remedy=_REMEDY,
-            )
-        self.public.verify(message, signature)
-        return signature
 
 
 def restore(
@@ -230,30 +195,22 @@ class _Restoring:
         self._directory = directory
         self._progress = progress
         self._size = source.head.tree_size
-        self._time_ms = 0
         self._heads_name = ""
         self._heads: dict[str, list[str]] = {}
 
     def run(self, contracts: Sequence[Contract], views: Sequence[View]) -> _Identity:
-        """Replay every block, then compare."""
-        entries = self._entries()
-        first = Entry.from_bytes(next(entries, b""))
-        genesis = Genesis.from_entry(first)
-        signer = RecordedSigner(genesis.log_key)
-        signer.knows(pre_auth_encoding(first.payload), first.signature)
-        self._learn_seal(signer, Entry.from_bytes(next(entries, b"")), 1)
-        with Ledger.create(
-            self._directory,
-            genesis,
-            cast("SigningKey", signer),
-            contracts,
-            views,
-            now_ms=lambda: self._time_ms,
-        ) as ledger:
+        """Take every block, then compare."""
+        blocks = self._blocks()
+        entries, signatures = next(blocks, ([], {}))
+        with Replica.found(self._directory, entries, signatures, contracts, views) as ledger:
             self._check_id(ledger)
-            self._replay(ledger, signer, entries)
+            for entries, signatures in blocks:
+                self._tell(ledger.size)
+                ledger.extend(ledger.size, entries, signatures)
             self._compare(ledger)
-            return _Identity(ledger.id, genesis.access)
+            identity = _Identity(ledger.id, ledger.genesis.access)
+        Replica.open_copy(self._directory, contracts, views).close()  # fills the views
+        return identity
 
     def _check_id(self, ledger: Ledger) -> None:
         if ledger.origin != self._source.head.origin:
@@ -264,56 +221,29 @@ class _Restoring:
                 remedy=_REMEDY,
             )
 
-    def _replay(self, ledger: Ledger, signer: RecordedSigner, entries: Iterator[bytes]) -> None:
-        """Append block by block; the last entry is a seal."""
-        waiting: list[Entry] = []
-        is_split = ledger.genesis.sealing.slot_ms > 0
-        for index, data in enumerate(entries, 2):
-            entry = Entry.from_bytes(data)
-            if Statement.from_bytes(entry.payload).kind == SEAL_KIND:
-                self._learn_seal(signer, entry, index)
-                self._append(ledger, waiting, seal=True)
-                if ledger.size != index + 1:
-                    raise VerificationError(f"the seal at entry {index} closes no block", remedy=_REMEDY)
-                waiting = []
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._size)
+
+    def _blocks(self) -> Iterator[tuple[list[bytes], dict[int, bytes]]]:
+        """Entries up to a seal, at least `BATCH_COUNT` where there are as many, and the signatures of the checkpoints."""
+        entries: list[bytes] = []
+        signatures: dict[int, bytes] = {}
+        for index, data in enumerate(self._entries()):
+            entries.append(data)
+            if not is_seal(data):
                 continue
-            waiting.append(entry)
-            if is_split and len(waiting) == BATCH_COUNT:
-                self._append(ledger, waiting, seal=False)
-                waiting = []
-            if self._progress is not None and index % 500 == 0:
-                self._progress(index, self._size)
-        if waiting:
-            raise VerificationError("the last entry of the archive is not a seal", remedy=_REMEDY)
-
-    def _append(self, ledger: Ledger, entries: list[Entry], *, seal: bool) -> None:
-        start = ledger.size
-        for offset, result in enumerate(ledger.append_many(entries, seal=seal)):
-            if isinstance(result, Rejected):
+            size, _, signature = self._head_of(index)
+            if size != index + 1:
                 raise VerificationError(
-                    f"entry {start + offset} does not hold: {result.message} ({result.rule})", remedy=_REMEDY
+                    f"the checkpoint behind the seal at entry {index} is missing", remedy=_REMEDY
                 )
-        if not seal:
-            return
-        last = ledger.last_seal
-        if last.time_unix_ms != self._time_ms:
-            raise VerificationError(f"the time of the seal at entry {last.tree_size} falls", remedy=_REMEDY)
-
-    def _learn_seal(self, signer: RecordedSigner, entry: Entry, index: int) -> None:
-        """Make ready for sealing as it was sealed: the seal's signature, its time, the checkpoint's signature."""
-        seal = Seal.from_statement(Statement.from_bytes(entry.payload))
-        if seal.tree_size != index or entry.key_id != signer.public.key_id:
-            raise VerificationError(
-                f"the seal at entry {index} is not one that this log makes there", remedy=_REMEDY
-            )
-        self._time_ms = seal.time_unix_ms
-        signer.knows(pre_auth_encoding(entry.payload), entry.signature)
-        size, root, signature = self._head_of(index)
-        if size != index + 1:
-            raise VerificationError(
-                f"the checkpoint behind the seal at entry {index} is missing", remedy=_REMEDY
-            )
-        signer.knows(Checkpoint(self._source.head.origin, size, root).body().encode(), signature)
+            signatures[index] = signature
+            if len(entries) >= BATCH_COUNT:
+                yield entries, signatures
+                entries, signatures = [], {}
+        if entries:
+            yield entries, signatures
 
     def _head_of(self, index: int) -> tuple[int, bytes, bytes]:
         """The checkpoint behind a seal, as the archive has it: size (0 when it has none), root, signature."""
