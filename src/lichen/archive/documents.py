@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lichen.archive.names import ARCHIVE_FORMAT
 from lichen.contracts.members import key_binding, member_of
+from lichen.crypto.keys import PublicKey
 from lichen.crypto.note import NoteKey
-from lichen.encoding.base import b64u
+from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.canonical import canonical_json
 from lichen.errors import CorruptLedgerError
 
@@ -19,24 +20,34 @@ if TYPE_CHECKING:
 __all__ = ["facts_document", "keys_document", "readme_document"]
 
 
-def keys_document(ledger: LedgerReader, members: Iterable[str]) -> bytes:
+def keys_document(
+    ledger: LedgerReader, members: Iterable[str], log_keys: Iterable[tuple[int, str]] = ()
+) -> bytes:
     """Write the list of keys: the log's, and each member's with the indices it speaks for.
 
     Args:
         ledger: The ledger.
         members: Ids of all members.
+        log_keys: Keys (base64url) that took the place of the log's first one, with the first index each speaks for.
 
     Raises:
         CorruptLedgerError: The state lacks one of them.
     """
-    log_key = ledger.genesis.log_key
-    log = {
-        "did": log_key.did_key,
-        "key": b64u(log_key.raw),
-        "vkey": NoteKey(ledger.origin, log_key).vkey,
+    value: dict[str, Any] = {
+        "log": _log_key(ledger, ledger.genesis.log_key),
+        "members": [_member(ledger, name) for name in sorted(members)],
     }
-    listed = [_member(ledger, name) for name in sorted(members)]
-    return canonical_json({"log": log, "members": listed}) + b"\n"
+    successors = [
+        {"first": first, **_log_key(ledger, PublicKey(b64u_decode(key, 32)))}
+        for first, key in sorted(log_keys)
+    ]
+    if successors:
+        value["successors"] = successors
+    return canonical_json(value) + b"\n"
+
+
+def _log_key(ledger: LedgerReader, key: PublicKey) -> dict[str, Any]:
+    return {"did": key.did_key, "key": b64u(key.raw), "vkey": NoteKey(ledger.origin, key).vkey}
 
 
 def _member(ledger: LedgerReader, name: str) -> dict[str, Any]:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from lichen.ledger.ledger import Ledger
     from lichen.ledger.views import Progress
 
-__all__ = ["MEMBER_KIND", "LogFiles", "NamedWithin"]
+__all__ = ["LOG_KEY_KIND", "MEMBER_KIND", "LogFiles", "NamedWithin"]
 
 HASH_BYTES: Final = 32
 MEMBER_KIND: Final = "member"
+LOG_KEY_KIND: Final = "log-key"
 _NAMING_FIELDS: Final = ("cid", "detail", "manifest")
 
 NamedWithin = Callable[[Statement], Iterable[str]]
@@ -45,6 +46,7 @@ class LogFiles:
 
     Attributes:
         members: Ids of all members that the genesis and the records of new pieces name.
+        log_keys: Keys (base64url) that took the place of the log's first one in new pieces, with the first index each speaks for.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class LogFiles:
         self._named_within = named_within
         self._progress = progress
         self.members = {admin.member for admin in ledger.genesis.admins}
+        self.log_keys: list[tuple[int, str]] = []
 
     def make(self) -> bytes:
         """Make every file.
@@ -117,6 +120,8 @@ class LogFiles:
         said = statement.predicate
         if statement.kind == MEMBER_KIND:
             self.members.add(said["subject_member"])
+        elif statement.kind == LOG_KEY_KIND:
+            self.log_keys.append((index + 1, said["key"]))
         elif statement.kind != SEAL_KIND and index > 0:
             is_directory = statement.kind in ("data", "model") and "detail" in said
             for name in _NAMING_FIELDS:

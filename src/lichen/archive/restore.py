@@ -42,7 +42,8 @@ from lichen.content.car import import_artefact
 from lichen.content.cid import Cid
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.files import open_regular
-from lichen.encoding.base import b64_decode
+from lichen.crypto.keys import PublicKey
+from lichen.encoding.base import b64_decode, b64u_decode
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
 from lichen.errors import EncodingError, LichenError, StorageError, UsageError, VerificationError
 from lichen.ledger.checkpoint import open_checkpoint, parse_checkpoint
@@ -283,11 +284,6 @@ class _Restoring:
     def _compare(self, ledger: Ledger) -> None:
         """Make the files of the archive again from the restored ledger, and compare."""
         source = self._source
-        note = read_plain(source.directory, "checkpoint").decode("utf-8", "replace")
-        open_checkpoint(note, ledger.origin, ledger.genesis.log_key)
-        for signature in parse_checkpoint(note)[1].signatures:
-            if signature.name != ledger.origin:
-                CosignedCheckpoints(self._directory).add(ledger.checkpoint(), signature)
         made: set[str] = set()
 
         def put(name: str, data: bytes) -> None:
@@ -305,7 +301,8 @@ class _Restoring:
                 calculated=root,
                 remedy=_REMEDY,
             )
-        put(KEYS_NAME, keys_document(ledger, files.members))
+        self._check_head(ledger, files)
+        put(KEYS_NAME, keys_document(ledger, files.members, files.log_keys))
         put(FACTS_NAME, facts_document(ledger, self._size, source.artefacts.counts()))
         put("artefacts.jsonl", source.artefacts.to_bytes())
         _compare_names(named, source.artefacts)
@@ -315,6 +312,17 @@ class _Restoring:
             made.add(name)
         if odd := sorted(source.digests.keys() ^ (made | cars)):
             raise VerificationError(f"{odd[0]} does not belong to an archive of this log", remedy=_REMEDY)
+
+    def _check_head(self, ledger: Ledger, files: LogFiles) -> None:
+        """Check the newest checkpoint, and keep its cosignatures."""
+        note = read_plain(self._source.directory, "checkpoint").decode("utf-8", "replace")
+        log_key = ledger.genesis.log_key
+        if files.log_keys:
+            log_key = PublicKey(b64u_decode(files.log_keys[-1][1], 32))
+        open_checkpoint(note, ledger.origin, log_key)
+        for signature in parse_checkpoint(note)[1].signatures:
+            if signature.name != ledger.origin:
+                CosignedCheckpoints(self._directory).add(ledger.checkpoint(), signature)
 
 
 def _check_digest(source: Earlier, name: str, digest: bytes) -> None:

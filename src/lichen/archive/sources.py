@@ -34,6 +34,7 @@ class Earlier:
         head: Its newest checkpoint; the signature was not checked.
         artefacts: What became of the artefacts.
         members: Ids of all members.
+        log_keys: Keys (base64url) that took the place of the log's first one, with the first index each speaks for.
     """
 
     directory: Path
@@ -41,6 +42,7 @@ class Earlier:
     head: Checkpoint
     artefacts: ArtefactList
     members: set[str]
+    log_keys: set[tuple[int, str]]
 
 
 def read_earlier(directory: Path) -> Earlier:
@@ -64,7 +66,7 @@ def read_earlier(directory: Path) -> Earlier:
     _check_format(directory)
     head, _ = parse_checkpoint(read_plain(directory, CHECKPOINT_NAME).decode("utf-8", "replace"))
     artefacts = ArtefactList.read(directory / ARTEFACTS_NAME)
-    return Earlier(directory, digests, head, artefacts, _members_of(directory))
+    return Earlier(directory, digests, head, artefacts, *_keys_of(directory))
 
 
 def read_sums(directory: Path) -> dict[str, bytes]:
@@ -128,12 +130,13 @@ def read_plain(directory: Path, name: str, size_bytes_max: int = SMALL_FILE_BYTE
     return b"".join(pieces)
 
 
-def _members_of(directory: Path) -> set[str]:
-    """Ids of all members, from the list of keys."""
+def _keys_of(directory: Path) -> tuple[set[str], set[tuple[int, str]]]:
+    """Ids of all members, and later keys of the log, from the list of keys."""
     keys = parse_canonical(read_plain(directory, KEYS_NAME).removesuffix(b"\n"))
     try:
-        return {str(member["member"]) for member in keys["members"]}
-    except (KeyError, TypeError) as error:
+        members = {str(member["member"]) for member in keys["members"]}
+        return members, {(int(key["first"]), str(key["key"])) for key in keys.get("successors", ())}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EncodingError(f"{directory / KEYS_NAME} does not list members") from error
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lichen.archive.artefacts import ArtefactList
 from lichen.archive.assemble import verifier_source
 from lichen.archive.documents import facts_document, keys_document, readme_document
-from lichen.archive.log_files import MEMBER_KIND, LogFiles, NamedWithin
+from lichen.archive.log_files import LOG_KEY_KIND, MEMBER_KIND, LogFiles, NamedWithin
 from lichen.archive.names import (
     CHECKPOINT_NAME,
     FACTS_NAME,
@@ -188,7 +188,7 @@ class _Writing:
             self._tell(self._size + done, self._size + total)
         counts = self._artefacts.counts()
         put = self._staging.put
-        put(KEYS_NAME, keys_document(self._ledger, files.members | self._earlier_members()))
+        put(KEYS_NAME, keys_document(self._ledger, *self._named(files)))
         put(FACTS_NAME, facts_document(self._ledger, self._size, counts))
         put(README_NAME, readme_document(self._ledger, self._size))
         put(VERIFIER_NAME, verifier_source().encode("ascii"))
@@ -232,7 +232,7 @@ class _Writing:
             UsageError: One did; its range could not be stated for the sealed entries.
         """
         for index, entry in self._ledger.entries(self._size):
-            if Statement.from_bytes(entry.payload).kind == MEMBER_KIND:
+            if Statement.from_bytes(entry.payload).kind in (MEMBER_KIND, LOG_KEY_KIND):
                 raise UsageError(
                     f"entry {index} changes members and is not sealed yet",
                     remedy="Archive the ledger where its log.key is, which seals it first.",
@@ -254,9 +254,11 @@ class _Writing:
         hashes = (earlier.directory / names[0]).read_bytes()
         return hashes if len(hashes) == TILE_WIDTH * 32 else None
 
-    def _earlier_members(self) -> set[str]:
-        """Members that the entries taken over named."""
-        return set() if self._earlier is None else self._earlier.members
+    def _named(self, files: LogFiles) -> tuple[set[str], set[tuple[int, str]]]:
+        """Members, and later keys of the log, that entries name: new ones, and those taken over."""
+        if self._earlier is None:
+            return files.members, set(files.log_keys)
+        return files.members | self._earlier.members, {*files.log_keys, *self._earlier.log_keys}
 
     def _check_root(self, root: bytes) -> None:
         """Compare what the tiles lead to with what the log signed.

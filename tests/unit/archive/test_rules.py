@@ -24,8 +24,10 @@ from lichen.encoding.base import b64u
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import EncodingError, LichenError, Rejected
+from lichen.ledger.genesis import Admin, Genesis
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.ports import Record
+from lichen.ledger.seal import Seal
 from lichen.ledger.state_map import state_key
 
 if TYPE_CHECKING:
@@ -251,6 +253,115 @@ def test_the_state_is_the_same_in_both(world: World):
     assert world.replay.state.values[key] == world.ledger.state_get("members", b"member/bo")
     seals = [s for s in world.statements if s.kind == "seal"]
     assert len(seals) > 1  # whose roots were compared on the way
+
+
+NEW_LOG = SigningKey.from_seed(bytes([98]) * 32)
+
+
+class ShortLog:
+    """A log made by hand: its genesis names ada and bo as admins; it goes on as the program of an archive sees it."""
+
+    def __init__(self, program: types.ModuleType) -> None:
+        self.program = program
+        self.entries: list[bytes] = []
+        self.replay = program.Replay(self.entries.__getitem__)
+        genesis = Genesis(
+            name="short",
+            created_unix_ms=1,
+            admins=(Admin("ada", ADA.public), Admin("bo", BO.public)),
+            log_key=LOG.public,
+            contracts={"members": 1, "registry": 1},
+            nonce=bytes(12),
+        )
+        self.take(genesis.to_entry(LOG))
+
+    def take(self, entry: Entry) -> None:
+        self.entries.append(entry.to_bytes())
+        self.replay.take(self.entries[-1])
+
+    def seal(self, key: SigningKey) -> None:
+        last = self.replay.seal
+        height, previous = (0, None) if last is None else (last["block_height"] + 1, last["tree_size"])
+        roots = (self.replay.log.root(), self.replay.state.root())
+        seal = Seal(height, previous, self.replay.log.size, *roots, 2)
+        self.take(Entry.signed(seal.to_statement().to_bytes(), key))
+
+    def succession(
+        self, author: SigningKey = ADA, approving: tuple[SigningKey, ...] = (BO,), **changes: Any
+    ) -> Entry:
+        """A log-key record by ada, with bo's approval."""
+        ledger = self.replay.genesis.id
+        message = b"lichen log key succession v1\n" + ledger + LOG.public.raw + NEW_LOG.public.raw
+        said = {
+            "acceptance": b64u(NEW_LOG.sign(message)),
+            "approvals": [
+                {"key": b64u(k.public.key_id), "signature": b64u(k.sign(message))} for k in approving
+            ],
+            "consent": b64u(LOG.sign(message)),
+            "key": b64u(NEW_LOG.public.raw),
+            "ledger": b64u(ledger),
+            "member": "ada",
+            "nonce": b64u(bytes(12)),
+            "previous": b64u(LOG.public.raw),
+            "time_unix_ms": 1,
+        }
+        about = (Subject("log-key", hashlib.sha256(NEW_LOG.public.raw).digest()),)
+        return Entry.signed(Statement("log-key", about, {**said, **changes}).to_bytes(), author)
+
+    def wrong(self) -> list[str]:
+        return [what for _, what in self.program.check_signatures(self.replay.jobs)]
+
+
+def test_the_log_gets_a_new_key_when_all_agree(verifier: types.ModuleType):
+    log = ShortLog(verifier)
+    log.seal(LOG)
+    log.take(log.succession())
+    log.seal(NEW_LOG)
+    assert log.wrong() == []
+    assert [(first, key.raw) for first, key in log.replay.members.log_keys] == [
+        (0, LOG.public.raw),
+        (3, NEW_LOG.public.raw),
+    ]
+    assert log.replay.state.get("members", b"log-keys") == b"2"
+    ended = (
+        b'{"end":3,"first":0,"key":"%s","member":"log","reason":"rotated"}' % b64u(LOG.public.raw).encode()
+    )
+    assert log.replay.state.get("members", b"key/" + LOG.public.key_id) == ended
+
+
+def test_the_old_key_of_the_log_seals_no_more(verifier: types.ModuleType):
+    log = ShortLog(verifier)
+    log.seal(LOG)
+    log.take(log.succession())
+    with pytest.raises(verifier.Fault, match="another key"):
+        log.seal(LOG)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"approving": ()}, "log-key-majority"),
+        ({"approving": (ADA,)}, "log-key-approval"),
+        ({"approving": (BO, BO)}, "log-key-approval"),
+        ({"approving": (STRANGER,)}, "log-key-approval"),
+        ({"previous": b64u(NEW_LOG.public.raw)}, "log-key-previous"),
+        ({"key": b64u(ADA.public.raw)}, "schema"),
+        ({"odd": 1}, "schema"),
+        ({"consent": "x"}, "schema"),
+    ],
+)
+def test_a_succession_that_nobody_agreed_to(changes: dict[str, Any], rule: str, verifier: types.ModuleType):
+    log = ShortLog(verifier)
+    with pytest.raises(verifier.Fault, match=f"members.{rule}"):
+        log.take(log.succession(**changes))
+
+
+@pytest.mark.parametrize("name", ["consent", "acceptance"])
+def test_a_succession_with_a_signature_that_does_not_hold(name: str, verifier: types.ModuleType):
+    log = ShortLog(verifier)
+    log.take(log.succession(**{name: b64u(bytes(64))}))
+    assert len(log.wrong()) == 1
+    assert name in log.wrong()[0]
 
 
 def test_the_program_says_what_it_does_not_know(verifier: types.ModuleType):

@@ -80,6 +80,7 @@ def seal_alone(program: Program, vector: Vector) -> None:
     replay.genesis = types.SimpleNamespace(
         consensus="solo", log_key=None, contracts={"members": 1, "registry": 1}
     )
+    replay.members.log_keys = [(0, None)]
     if vector["previous"] is not None:
         replay.seal = program.parse_record(raw(vector, "previous")).said
     record = program.parse_record(raw(vector, "payload"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
+from lichen.archive.standalone.ed25519 import Key
 from lichen.archive.standalone.faults import Fault, Unreadable
 from lichen.archive.standalone.files import OWN_FILES, WIDTH, Files, car_name, piece_name, pieces, tile_names
 from lichen.archive.standalone.members import did_of
@@ -139,7 +140,7 @@ class Check:
                 raise Fault("the checkpoint behind the seal is missing")
             self.replay.take_checkpoint(heads.pop(0))
         for field in ("cid", "detail", "manifest"):
-            if field in record.said and record.kind not in ("genesis", "member", "seal"):
+            if field in record.said and record.kind not in ("genesis", "log-key", "member", "seal"):
                 self.name_artefact(record.said[field], record.index)
         for name, (origin, size, root) in self.earlier.items():
             if size == log.size and (origin != self.replay.genesis.origin or root != log.root()):
@@ -162,7 +163,7 @@ class Check:
         genesis, log = self.replay.genesis, self.replay.log
         if self.replay.seal is None or self.replay.seal["tree_size"] != log.size - 1:
             raise Fault("the last entry of the archive is not a seal")
-        keys = [note_key(genesis.origin, genesis.log_key), *witnesses]
+        keys = [note_key(genesis.origin, self.replay.members.log_key_at(log.size - 1)), *witnesses]
         text, signed, _ = open_note(note, keys)
         missing = [key[0] for key in keys if key not in signed]
         if missing:
@@ -177,7 +178,8 @@ class Check:
         genesis = self.replay.genesis
         if not self.replay.log.size:
             return
-        open_note(note, [note_key(genesis.origin, genesis.log_key)])
+        log_key = self.replay.members.log_key_at(max(0, self.earlier[name][1] - 1))
+        open_note(note, [note_key(genesis.origin, log_key)])
         if self.earlier[name][1] > self.size:
             raise Fault(
                 "%s commits to %d entries, the archive has %d" % (name, self.earlier[name][1], self.size)
@@ -204,10 +206,12 @@ class Check:
         if self.workers.wrong:
             return
         genesis = self.replay.genesis
-        name, short, _, key = note_key(genesis.origin, genesis.log_key)
-        vkey = "%s+%s+%s" % (name, short.hex(), base64.b64encode(b"\x01" + key.raw).decode())
-        log = {"did": did_of(key.raw), "key": b64u(key.raw), "vkey": vkey}
-        expected = canonical({"log": log, "members": self.replay.members.described()}) + "\n"
+        log, *successors = [
+            {"first": first, **described(genesis.origin, key)} for first, key in self.replay.members.log_keys
+        ]
+        del log["first"]
+        keys = {"log": log, "members": self.replay.members.described()}
+        expected = canonical({**keys, "successors": successors} if successors else keys) + "\n"
         if self.text_of("keys.json") != expected:
             raise Fault("keys.json does not list the keys that the entries name")
 
@@ -283,6 +287,13 @@ class Check:
             raise Unreadable("this archive is of format %d, this program reads format 1" % said["format"])
         if self.text_of("archive.json") != canonical(facts) + "\n":
             raise Fault("archive.json does not say what the archive holds")
+
+
+def described(origin: str, key: Key) -> dict:
+    """A key of the log, as the list of keys has it."""
+    name, short, _, _ = note_key(origin, key)
+    vkey = "%s+%s+%s" % (name, short.hex(), base64.b64encode(b"\x01" + key.raw).decode())
+    return {"did": did_of(key.raw), "key": b64u(key.raw), "vkey": vkey}
 
 
 def nothing_left(heads: list) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from lichen.archive.standalone.ed25519 import Key
 from lichen.archive.standalone.faults import Fault
-from lichen.archive.standalone.shapes import MEMBER, MEMBER_FIELDS, fits
+from lichen.archive.standalone.shapes import LOG_KEY, MEMBER, MEMBER_FIELDS, fits
 from lichen.archive.standalone.texts import Record, b64u, canonical, unb64u
 from lichen.archive.standalone.trees import State
 
@@ -12,6 +14,7 @@ __all__ = ["Members", "did_of"]
 
 MEMBERS = "members"
 KEY_COUNT_MAX = 32
+LOG_KEY_COUNT_MAX = 64
 
 
 class Binding:
@@ -55,9 +58,15 @@ class Members:
         self.bindings: dict = {}  # by key id
         self.members: dict = {}  # by member id: [is admin, since, ids of keys]
         self.admins: list = []
+        self.log_keys: list = []  # pairs of the first index a key of the log speaks for, and the key
+
+    def log_key_at(self, index: int) -> Key:
+        """The log's key that signs a seal at an index."""
+        return [key for first, key in self.log_keys if first <= index][-1]
 
     def found(self, log_key: Key, admins: list) -> None:
         """Start from a genesis."""
+        self.log_keys = [(0, log_key)]
         self.bind(Binding("log", log_key, 0))
         for member, key in admins:
             self.bind(Binding(member, key, 1))
@@ -113,6 +122,61 @@ class Members:
             if any(each not in self.bindings or self.bindings[each].member != subject for each in retired):
                 raise Fault("members.unknown-key")
             self.retire(record, retired, is_admin)
+
+    def succeed(self, record: Record, ledger: bytes) -> list:
+        """Give the log a new key: the old one consents, the new one accepts, a majority of the admins approves.
+
+        Args:
+            record: A record of kind ``log-key``.
+            ledger: Id of the ledger, 32 bytes.
+
+        Returns:
+            Signatures still to be checked: what each is, key, message, signature.
+
+        Raises:
+            Fault: A rule says no.
+        """
+        said, index = record.said, record.index
+        if record.version != 1 or not fits(LOG_KEY, said):
+            raise Fault("members.schema: not a log-key record of version 1")
+        old, new = Key(unb64u(said["previous"], 32)), Key(unb64u(said["key"], 32))
+        if record.subjects != [("log-key", hashlib.sha256(new.raw).digest())]:
+            raise Fault("members.schema: the subject of a log-key record is the new key")
+        if old.raw != self.log_keys[-1][1].raw:
+            raise Fault("members.log-key-previous: the log has another key")
+        if new.key_id in self.bindings:
+            raise Fault("members.duplicate-key")
+        if len(self.log_keys) >= LOG_KEY_COUNT_MAX:
+            raise Fault("members.too-many-keys")
+        message = b"lichen log key succession v1\n" + ledger + old.raw + new.raw
+        jobs = [
+            ("the old log key's consent", old.raw, message, unb64u(said["consent"], 64)),
+            ("the new log key's acceptance", new.raw, message, unb64u(said["acceptance"], 64)),
+        ]
+        approving = set()
+        for each in [{"key": b64u(record.key_id)}, *said["approvals"]]:
+            binding = self.bindings.get(unb64u(each["key"], 16))
+            is_admin = binding is not None and binding.member in self.admins and binding.covers(index)
+            if binding is None or not is_admin or binding.member in approving:
+                raise Fault("members.log-key-approval: not by an admin, or twice by one")
+            approving.add(binding.member)
+            if "signature" in each:
+                what = "the approval of %.80s" % binding.member
+                jobs.append((what, binding.key.raw, message, unb64u(each["signature"], 64)))
+        speaking = [
+            admin
+            for admin in self.admins
+            if any(self.bindings[key].covers(index) for key in self.members[admin][2])
+        ]
+        if 2 * len(approving) <= len(speaking):
+            raise Fault("members.log-key-majority: %d of %d admins" % (len(approving), len(speaking)))
+        self.end([old.key_id], index + 1, "rotated")
+        self.bind(Binding("log", new, index + 1))
+        value = canonical({"first": index + 1, "key": b64u(new.raw)})
+        self.put(b"log-key/%d" % len(self.log_keys), value.encode())
+        self.log_keys.append((index + 1, new))
+        self.put(b"log-keys", b"%d" % len(self.log_keys))
+        return jobs
 
     def give(self, record: Record, key: Key, target: list | None) -> None:
         """Admit a member, or add or change a key of one."""

@@ -212,6 +212,9 @@ class Replay:
         self.signers.setdefault(record.key_id, []).append(record.index)
         if record.kind == "member":
             self.members.take(record)
+        elif record.kind == "log-key":
+            jobs = self.members.succeed(record, self.genesis.id)
+            self.jobs += [(record.index, *job) for job in jobs]
         elif record.kind in KINDS and self.genesis.contracts.get("registry") == 1:
             self.registry.take(record)
         elif not self.unknown_contracts:
@@ -252,7 +255,7 @@ class Replay:
         if not self.unknown_contracts and record.subjects[1][1] != self.state.root():
             raise Fault("the state root in the seal is not that which the entries before it lead to")
         self.seal = said
-        return self.genesis.log_key
+        return self.members.log_key_at(index)
 
     def take_checkpoint(self, line: str) -> None:
         """Check what stands in the archive for the checkpoint behind the seal that was just replayed.
@@ -265,7 +268,7 @@ class Replay:
         if size != str(self.log.size) or unb64(root, 32) != self.log.root():
             raise Fault("the checkpoint behind the seal is not over the entries so far")
         body = checkpoint_text(self.genesis.origin, self.log.size, root).encode()
-        key = self.genesis.log_key.raw
+        key = self.members.log_key_at(self.log.size - 1).raw
         self.jobs.append((self.log.size - 1, "the checkpoint behind it", key, body, unb64(signature, 64)))
 
     def discredited(self) -> list:

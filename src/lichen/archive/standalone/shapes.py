@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from lichen.archive.standalone.texts import INTEGER_MAX
 
-__all__ = ["CID_TEXT", "MEMBER", "MEMBER_FIELDS", "SHAPES", "fits", "is_member_id"]
+__all__ = ["CID_TEXT", "LOG_KEY", "MEMBER", "MEMBER_FIELDS", "SHAPES", "fits", "is_member_id"]
 
 MEMBER_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@/-]{0,126}[A-Za-z0-9])?")
 
@@ -182,6 +182,20 @@ MEMBER = (
         "subject_member": is_member_id,
     },
     {"key": DIGEST, "from_index": whole(), "admin": flag},
+)
+SIGNATURE = matches("[A-Za-z0-9_-]{85}[AQgw]")
+LOG_KEY: tuple = (
+    {
+        **COMMON,
+        "acceptance": SIGNATURE,
+        "approvals": listed(
+            lambda value: fits(({"key": SHORT_DIGEST, "signature": SIGNATURE}, {}), value), 64
+        ),
+        "consent": SIGNATURE,
+        "key": DIGEST,
+        "previous": DIGEST,
+    },
+    {},
 )
 MEMBER_FIELDS = {  # which of the optional fields each action needs, and may have
     "admit": ({"key"}, {"key", "admin"}),
