@@ -313,7 +313,7 @@ def read_progress(path: Path | None, arguments: argparse.Namespace) -> dict[str,
         "edits": arguments.edits,
         "each": arguments.each,
         "classes": arguments.classes,
-        "commit": commit(),
+        "commit": commit().rstrip("+"),
     }
     if path is not None and path.exists():
         progress = json.loads(path.read_text())

@@ -4,8 +4,8 @@ A look-up must know interpreter version and installed distributions *now*. Askin
 its answer is kept in a small file keyed by everything that could change it: the executable's and ``pyvenv.cfg``'s
 identity and modification times, the variables by which people move its directories, and the times of those directories, since
 path files in them lead to others. Installed versions are read from
-the names of ``*.dist-info`` directories each time, which costs one directory listing. The user's own packages count, even
-where their directory is yet to be made; a distribution that stands in several directories has all its versions told, since
+the names of ``*.dist-info`` directories each time, which costs one directory listing. Its own packages and the user's count,
+even where their directory is yet to be made; a distribution that stands in several directories has all its versions told, since
 an interpreter's options decide which of them it takes.
 """
 
@@ -29,9 +29,10 @@ __all__ = ["Interpreter", "distribution_versions", "probe_interpreter"]
 _PROBE = (
     "import sys;sys.path=[p for p in sys.path if p];import platform,json,sysconfig,site;"
     "u=[site.getusersitepackages()] if site.ENABLE_USER_SITE else [];"
+    "s=site.getsitepackages() if hasattr(site,'getsitepackages') else [];"
     "print();print(json.dumps({'implementation':sys.implementation.name,'version':platform.python_version(),"
     "'machine':platform.machine(),'build':sysconfig.get_config_var('SOABI') or '','prefix':sys.prefix,'base_prefix':sys.base_prefix,"
-    "'path':list(dict.fromkeys(u+sys.path))}))"
+    "'path':list(dict.fromkeys(u+sys.path+s))}))"
 )
 _MOVING_VARIABLES = ("HOME", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR", "PYTHONUSERBASE")
 """Variables that decide where an interpreter looks for what is installed."""
@@ -141,7 +142,7 @@ def _this_interpreter() -> Interpreter:
         build=str(sysconfig.get_config_var("SOABI") or ""),
         prefix=sys.prefix,
         base_prefix=sys.base_prefix,
-        path=tuple(dict.fromkeys((*_user_site(), *_own_path()))),
+        path=tuple(dict.fromkeys((*_user_site(), *_own_path(), *_site()))),
     )
 
 
@@ -150,6 +151,13 @@ def _own_path() -> list[str]:
     added = os.environ.get("PYTHONPATH", "")
     places = {os.path.abspath(entry) for entry in added.split(os.pathsep)} if added else set()  # noqa: PTH100 - links stay
     return [entry for entry in sys.path if entry and os.path.abspath(entry) not in places]  # noqa: PTH100
+
+
+def _site() -> list[str]:
+    """Return where this interpreter's own packages are installed, whether or not the folders are there yet."""
+    import site
+
+    return site.getsitepackages()
 
 
 def _user_site() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_the_users_own_packages_count(
     without = probe_interpreter(plain_python, cache)
     assert without is not None
     assert str(site) not in without.path
+
+
+def test_a_folder_for_packages_made_later_is_looked_into(tmp_path: Path) -> None:
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(tmp_path / "env")
+    python, cache = str(tmp_path / "env/bin/python"), tmp_path / "cache"
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    site.rmdir()
+    before = probe_interpreter(python, cache)
+    assert before is not None
+    install(site, "some_package", "1.0")
+    now = probe_interpreter(python, cache)
+    assert now is not None
+    assert distribution_versions(["some_package"], now.path) == {"some_package": "1.0"}
+    assert str(site) in before.path
 
 
 def test_a_path_file_made_later_is_obeyed(
