@@ -174,6 +174,16 @@ def test_a_log_that_was_removed_and_added_again_is_remembered(store: WitnessStor
         store.remove_log("lichen/unknown")
 
 
+def test_a_log_with_a_new_key_is_cosigned_once_the_witness_knows_the_key(store: WitnessStore) -> None:
+    new = SigningKey.from_seed(b"n" * 32)
+    store.add_checkpoint(HONEST.request(0, 10), NOW)
+    assert status(store.add_checkpoint(FakeLog(key=new).request(10, 12), NOW)) == 403
+    store.add_log(NoteKey(ORIGIN, new.public))
+    assert isinstance(store.add_checkpoint(FakeLog(key=new).request(10, 12), NOW), str)
+    assert status(store.add_checkpoint(FakeLog(key=new, fork_at=3).request(12, 14), NOW)) == 422
+    assert isinstance(store.add_checkpoint(HONEST.request(12, 14), NOW), str)  # both are known for a while
+
+
 def test_only_keys_of_logs_can_be_trusted_for_logs(store: WitnessStore) -> None:
     with pytest.raises(UsageError, match="not of a log"):
         store.add_log(NoteKey(ORIGIN, LOG.public, SignatureType.COSIGNATURE_V1))
