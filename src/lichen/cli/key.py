@@ -271,7 +271,7 @@ def succeed_command(invocation: Invocation, /, proposal: str | None, *, ledger: 
 
     The log's key signs seals and checkpoints, so that more than one must agree: the old key, the new one, and a majority of the
     admins. Where you alone are not a majority, a proposal is written for the others to approve; PROPOSAL is the file with their approvals.
-    Tell witnesses of the new key first: what they do not know, they do not cosign.
+    Tell the witnesses of this ledger at once: under a key they do not know they cosign nothing.
     """
     from pathlib import Path
 
