@@ -102,11 +102,6 @@ def write_archive(
         CorruptLedgerError: The ledger is damaged.
         StorageError: Disk full, or not writable; the target is as it was.
     """
-    if len(ledger.log_keys) > 1:
-        raise UsageError(
-            f"the log of {ledger.path} has had {len(ledger.log_keys)} keys, which archives cannot say yet",
-            remedy="Copy the ledger with `lichen backup`; `lichen audit` checks it, keys included.",
-        )
     target = target.absolute()
     earlier = read_earlier(target) if update else None
     if earlier is None:

@@ -35,6 +35,7 @@ from lichen.ledger.storage import LEDGER_FILE_NAME, Database
 from lichen.ledger.views import ViewSet
 
 if TYPE_CHECKING:
+    from lichen.crypto.keys import PublicKey
     from lichen.ledger.ports import Contract, View
 
 __all__ = ["Replica", "is_seal"]
@@ -273,7 +274,7 @@ class _Taker:
 
     def _take_seal(self, index: int, entry: Entry, seal: Seal) -> None:
         log = self._log
-        log_key = log.genesis.log_key
+        log_key = log.rules.log_key_at(index, log)
         if (
             seal.tree_size != index
             or seal.sealer != LOG_MEMBER
@@ -286,16 +287,16 @@ class _Taker:
         _check_equal(f"the root in the seal at entry {index}", log.tree().root(), seal.root)
         state_root = log.state_root_sealed_at(index)
         _check_equal(f"the state root in the seal at entry {index}", state_root, seal.state_root)
-        log.add_seal(entry.to_bytes(), lambda body: self._signature(index, body))
+        log.add_seal(entry.to_bytes(), lambda body: self._signature(index, body, log_key))
         log.last_seal = seal
 
-    def _signature(self, index: int, body: bytes) -> bytes:
+    def _signature(self, index: int, body: bytes, log_key: PublicKey) -> bytes:
         """The log's signature of the checkpoint behind a seal, verified."""
         signature = self._signatures.get(index)
         if signature is None:
             raise VerificationError(f"the log's signature of the checkpoint behind entry {index} is missing")
         try:
-            self._log.genesis.log_key.verify(body, signature)
+            log_key.verify(body, signature)
         except VerificationError as error:
             raise VerificationError(
                 f"the checkpoint behind entry {index} is not signed by the log",

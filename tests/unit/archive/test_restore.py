@@ -125,6 +125,45 @@ def test_cosignatures_go_along(place: Place, tmp_path: Path, verify: Verify):
     assert len(note.signatures) == 2
 
 
+def test_a_log_whose_key_was_succeeded(place: Place, tmp_path: Path, verify: Verify):
+    """Both programs follow from the first key to the next, in an archive made at once and in one brought up to date."""
+    from lichen.archive.writer import write_archive
+    from lichen.crypto.keys import SigningKey
+    from lichen.ledger.succession import Succession
+
+    new = SigningKey.from_seed(bytes([98]) * 32)
+    place.write()
+    early = (place.out / "checkpoint").read_text("utf-8")
+    (tmp_path / "early").write_text(early, "utf-8")
+    with place.open() as ledger:
+        said = Succession.sign(ledger.id, sample_ledger.LOG, new)
+        ledger.succeed_log_key(said, "ada", sample_ledger.ADA, new)
+    with open_at(place.ledger, log_key=new) as ledger:
+        index = ledger.append_signed(
+            ledger.statement(
+                "flag", ledger.record(8).statement.subjects, {"of": 8, "error": "x"}, member="ada"
+            ),
+            sample_ledger.ADA,
+            seal=True,
+        ).index
+        for out, update in ((place.out, True), (tmp_path / "fresh", False)):
+            report = write_archive(
+                ledger, out, store=place.store, named_within=place.named_within, update=update
+            )
+            assert report.size == index + 2
+    assert (tmp_path / "fresh" / "SHA256SUMS").read_bytes() == (place.out / "SHA256SUMS").read_bytes()
+    for key in (sample_ledger.LOG, new):
+        status, answer = verify(
+            place.out, "--log-key", key.public.did_key, "--earlier", str(tmp_path / "early")
+        )
+        assert (status, answer["why"]) == (0, None)
+    assert verify(place.out, "--log-key", sample_ledger.ADA.public.did_key)[0] == 1
+    restore(place.out, tmp_path / "back", default_contracts())
+    assert audit(tmp_path / "back", default_contracts()).problem is None
+    with open_at(tmp_path / "back") as ledger:
+        assert ledger.log_key == new.public
+
+
 @pytest.mark.parametrize("kind", ["file", "full", "link"])
 def test_what_is_there_is_not_touched(kind: str, written: Place, tmp_path: Path):
     target = tmp_path / "back"

@@ -16,7 +16,7 @@ from lichen.archive.standalone.texts import b64u, canonical, parse_canonical
 from lichen.archive.standalone.trees import leaf_hash, root_of_tile
 from lichen.archive.standalone.workers import Workers, check_cars, check_files, check_signatures
 
-__all__ = ["STATUS", "Check"]
+__all__ = ["SMALL_FILE_MAX", "STATUS", "Check"]
 
 SMALL_FILE_MAX = 1 << 24
 BATCH_COUNT = 64

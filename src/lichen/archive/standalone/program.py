@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from lichen.archive.standalone.check import STATUS, Check
+from lichen.archive.standalone.check import SMALL_FILE_MAX, STATUS, Check
 from lichen.archive.standalone.faults import Fault, Unreadable
 from lichen.archive.standalone.files import Files
 from lichen.archive.standalone.members import did_of
@@ -87,7 +87,7 @@ def checked(wanted: argparse.Namespace) -> tuple:
     """Run the check: exit status, and what is answered."""
     try:
         witnesses = [witness_key(text) for text in wanted.witness]
-        earlier = {name: open(name, encoding="utf-8").read() for name in wanted.earlier}  # noqa: SIM115
+        earlier = {name: text_in(name) for name in wanted.earlier}
     except Fault as fault:
         raise Unreadable(fault.message) from None
     with Workers(max(1, wanted.jobs)) as workers:
@@ -108,6 +108,19 @@ def checked(wanted: argparse.Namespace) -> tuple:
         answer.update(index=found[0], why=found[1])
         return 1, answer
     return (3 if answer["not_checked"] else 0), answer
+
+
+def text_in(path: str) -> str:
+    """Text of a file outside the archive.
+
+    Raises:
+        Unreadable: It is none.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read(SMALL_FILE_MAX)
+    except UnicodeDecodeError:
+        raise Unreadable("%s is not text" % path) from None
 
 
 def check_expectations(check: Check, wanted: argparse.Namespace) -> None:
