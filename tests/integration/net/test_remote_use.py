@@ -205,7 +205,8 @@ def test_another_ledger_or_key_at_the_same_address_is_refused(
     assert "another log key" in refused.stderr
     assert not (alice.home / "remotes").exists()
     alice.type("join", server.url)
-    assert "used with another log key" in alice.type("join", server.url, "--log-key", wrong, expect=3).stderr
+    assert "another log key" in alice.type("join", server.url, "--log-key", wrong, expect=3).stderr
+    alice.type("join", server.url, "--log-key", public_team.log_key.public.did_key)
     port = server.port
     assert server.stop() == 0
     serve(Team(tmp_path / "other", tmp_path / "other-server", keys=public_team.keys).found(), port=port)

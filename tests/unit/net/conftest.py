@@ -161,7 +161,7 @@ class Scene:
             from lichen.ledger.checkpoint import open_checkpoint
 
             checkpoint = open_checkpoint(note, server.ledger.origin, self.log_key.public)
-            signature = signature_in(note, server.ledger.origin, remembered)
+            signature = signature_in(note, server.ledger.origin, self.log_key.public)
             (delivery,) = list(deliveries(server, 0, checkpoint, signature, 10_000))[:1]
             copy = RemoteLedger.found(directory, *delivery[1:], default_contracts(), default_views())
         store = DirectoryStore(directory / "store")

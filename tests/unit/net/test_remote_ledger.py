@@ -21,6 +21,7 @@ from lichen.errors import (
 from lichen.ledger.audit import audit
 from lichen.ledger.checkpoint import Checkpoint, sign_checkpoint
 from lichen.ledger.split_view import SplitView, verify_split_view
+from lichen.ledger.succession import Succession
 
 from .conftest import Scene, Server
 
@@ -189,6 +190,25 @@ def test_a_checkpoint_that_the_pinned_key_did_not_sign_is_refused(scene: Scene, 
     served.checkpoint_shown = "nonsense"
     with pytest.raises(VerificationError):
         copy.catch_up()
+
+
+def test_a_new_key_of_the_log_is_followed_when_the_entries_bring_it(scene: Scene, served: Server) -> None:
+    copy = scene.copy(served)
+    copy.catch_up()
+    new, ledger = SigningKey.generate(), served.ledger
+    succession = Succession.sign(ledger.id, scene.log_key, new)
+    ledger.succeed_log_key(succession, "alice", scene.alice, new)
+    assert copy.catch_up() == 2
+    entry = scene.entry(ledger)
+    appended = copy.append(entry)
+    assert copy.entry(appended.index) == entry
+    assert copy.log_keys == (scene.log_key.public, new.public)
+    assert audit(copy.directory, default_contracts()).is_sound
+    served.checkpoint_shown = sign_checkpoint(Checkpoint(copy.origin, copy.size, bytes(32)), new)
+    with pytest.raises(RollbackError):
+        copy.catch_up()
+    shown = SplitView.from_bytes(evidence_of(scene, "fork")["split-view.json"])
+    verify_split_view(shown, [new.public])
 
 
 @pytest.mark.parametrize("kind", ["of another entry", "tampered", "nonsense"])

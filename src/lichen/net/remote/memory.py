@@ -31,7 +31,7 @@ from lichen.crypto.hashes import sha256
 from lichen.crypto.keys import PublicKey
 from lichen.errors import EncodingError, LichenError, StorageError, VerificationError
 
-__all__ = ["Evidence", "Remembered", "directory_of", "keep_evidence", "read_remembered", "remember"]
+__all__ = ["Evidence", "Remembered", "directory_of", "forget", "keep_evidence", "read_remembered", "remember"]
 
 _FILE: Final = "remote.json"
 EVIDENCE_COUNT_MAX: Final = 100
@@ -125,6 +125,12 @@ def remember(directory: Path, what: Remembered) -> None:
         raise StorageError(
             f"cannot write {path}: {error.strerror}", remedy="make room or mend permissions"
         ) from error
+
+
+def forget(directory: Path) -> None:
+    """Forget whose ledger it is, because it turned out to be another than was meant; copy and evidence stay."""
+    with contextlib.suppress(FileNotFoundError):
+        (directory / _FILE).unlink()
 
 
 def keep_evidence(directory: Path, evidence: Evidence) -> Path | None:

@@ -31,7 +31,7 @@ from lichen.errors import (
     RollbackError,
     VerificationError,
 )
-from lichen.ledger.checkpoint import Checkpoint, open_checkpoint
+from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from lichen.ledger.ports import Appended
 from lichen.ledger.receipt import Receipt, verify_receipt
 from lichen.ledger.replica import Replica, is_seal
@@ -43,7 +43,7 @@ from lichen.net.tile_paths import pack_bundle
 if TYPE_CHECKING:
     from lichen.content.cid import Cid
     from lichen.content.directory_store import DirectoryStore
-    from lichen.crypto.keys import SigningKey
+    from lichen.crypto.keys import PublicKey, SigningKey
     from lichen.net.remote.remote_log import RemoteLog
 
 __all__ = ["Delivery", "RemoteLedger", "deliveries", "signature_in"]
@@ -58,17 +58,17 @@ ArtefactsOf = Callable[[Statement], Iterable["Cid"]]
 """Names the artefacts that a record needs, as far as this machine has them."""
 
 
-def signature_in(note: str, origin: str, remembered: Remembered) -> bytes:
-    """The log's own signature on a checkpoint that was verified, 64 bytes."""
-    identity = NoteKey(origin, remembered.key)
+def signature_in(note: str, origin: str, log_key: PublicKey) -> bytes | None:
+    """The signature of one key of the log on a checkpoint, 64 bytes; None when it did not sign."""
+    identity = NoteKey(origin, log_key)
     for signature in SignedNote.from_text(note).signatures:
         if (signature.name, signature.key_hash) == (identity.name, identity.hash):
             return signature.signature
-    raise VerificationError("the log did not sign this checkpoint")
+    return None
 
 
 def deliveries(
-    remote: RemoteLog, start: int, checkpoint: Checkpoint, last_signature: bytes, block_max: int
+    remote: RemoteLog, start: int, checkpoint: Checkpoint, last_signature: bytes | None, block_max: int
 ) -> Iterator[Delivery]:
     """Fetch entries in whole blocks; at most a block and a bundle are held at a time.
 
@@ -76,7 +76,7 @@ def deliveries(
         remote: The server.
         start: First index wanted.
         checkpoint: Up to where.
-        last_signature: The log's signature on it, so that it need not be fetched.
+        last_signature: The log's signature on it, so that it need not be fetched; None when it is not known which it is.
         block_max: Most entries that a block of this ledger may have.
 
     Raises:
@@ -85,7 +85,8 @@ def deliveries(
     """
     stop = checkpoint.tree_size
     held: list[bytes] = []
-    signatures = {stop - 1: last_signature}
+    known = {} if last_signature is None else {stop - 1: last_signature}
+    signatures = dict(known)
     first = start
     for number in range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)):
         width = min(TILE_WIDTH, stop - number * TILE_WIDTH)
@@ -102,7 +103,7 @@ def deliveries(
             count = seals[-1] + 1 - first
             yield first, held[:count], signatures
             held, first = held[count:], seals[-1] + 1
-            signatures = {stop - 1: last_signature}
+            signatures = dict(known)
         if len(held) > block_max + 1:
             raise RemoteProtocolError(
                 f"{remote.url} sent {len(held)} entries without a seal; this ledger closes a block after {block_max}"
@@ -176,7 +177,14 @@ class RemoteLedger(Replica):
             if is_published and abs(_now_ms() - self._remembered.seen_unix_ms) > STALE_SECONDS * 1_000:
                 self._convict_of_shrinking(text, checkpoint, known)
             return 0
-        count = self._grow(text, checkpoint) if checkpoint.tree_size > self.size else 0
+        count = 0
+        if checkpoint.tree_size > self.size:
+            try:
+                count = self._grow(text, checkpoint)
+            except (NotFoundError, RemoteProtocolError) as error:
+                if self._signer_of(text) is None:
+                    self._convict_of_signature(text, error)
+                raise
         root = self.root_at(known.tree_size)
         if root != known.root:
             self._convict_of_fork(text, self._remembered.checkpoint, root, checkpoint)
@@ -184,25 +192,39 @@ class RemoteLedger(Replica):
         return count
 
     def _opened(self, text: str) -> Checkpoint:
-        """Open a checkpoint that the pinned key signed."""
+        """Open a checkpoint that the log signed, with a key that is known here, or one that further entries may bring."""
         try:
-            return open_checkpoint(text, self.origin, self._remembered.key)
+            checkpoint = parse_checkpoint(text)[0]
+            if checkpoint.tree_size > self.size and self._signer_of(text) is None:
+                return self._of_this_ledger(checkpoint)
+            return open_checkpoint(text, self.origin, self._signer_of(text) or self._remembered.key)
         except LichenError as error:
-            self._convict(
-                Evidence("wrong-key", error.message, {"offered.checkpoint": text.encode()}),
-                "a checkpoint that this ledger's log did not sign",
-                error,
+            self._convict_of_signature(text, error)
+
+    def _signer_of(self, text: str) -> PublicKey | None:
+        """The key of the log, of those that are known here, that a checkpoint says it is signed with."""
+        known = reversed(self.log_keys)
+        return next((key for key in known if signature_in(text, self.origin, key) is not None), None)
+
+    def _of_this_ledger(self, checkpoint: Checkpoint) -> Checkpoint:
+        if checkpoint.origin != self.origin:
+            raise VerificationError(
+                "the checkpoint is of another ledger", expected=self.origin, calculated=checkpoint.origin
             )
+        return checkpoint
+
+    def _convict_of_signature(self, text: str, error: LichenError) -> NoReturn:
+        evidence = Evidence("wrong-key", error.message, {"offered.checkpoint": text.encode()})
+        self._convict(evidence, "a checkpoint that this ledger's log did not sign", error)
 
     def _seen(self) -> Checkpoint:
-        """The newest checkpoint that was ever seen, also by a copy that is gone."""
-        if self._remembered.checkpoint:
-            return open_checkpoint(self._remembered.checkpoint, self.origin, self._remembered.key)
-        return open_checkpoint(self.checkpoint(), self.origin, self._remembered.key)
+        """The newest checkpoint that was ever seen, also by a copy that is gone; it was verified when it was."""
+        return parse_checkpoint(self._remembered.checkpoint or self.checkpoint())[0]
 
     def _grow(self, text: str, checkpoint: Checkpoint) -> int:
         """Take the entries up to a checkpoint."""
-        signature = signature_in(text, self.origin, self._remembered)
+        signer = self._signer_of(text)
+        signature = None if signer is None else signature_in(text, self.origin, signer)
         block_max = self.genesis.sealing.entries_max
         count = 0
         for start, entries, signatures in deliveries(
@@ -217,6 +239,11 @@ class RemoteLedger(Replica):
             raise RemoteProtocolError(
                 f"{self._remote.url} shows {checkpoint.tree_size} entries that do not end with a seal"
             )
+        if signer is None:  # a key that the new entries brought
+            try:
+                open_checkpoint(text, self.origin, self.log_keys[-1])
+            except LichenError as error:
+                self._convict_of_signature(text, error)
         return count
 
     def _remember(self, text: str) -> None:
@@ -245,7 +272,7 @@ class RemoteLedger(Replica):
         index, text = self._remote.submit(entry)
         try:
             receipt = Receipt.parse(text)
-            verified = verify_receipt(receipt, self._remembered.key, self.origin)
+            verified = verify_receipt(receipt, None, self.origin)
             if (verified.index, verified.entry) != (index, entry):
                 raise VerificationError("it is about another entry")
         except LichenError as error:
@@ -315,10 +342,10 @@ class RemoteLedger(Replica):
         from lichen.ledger.split_view import SplitView, verify_split_view
 
         files = {"seen.checkpoint": seen.encode(), "offered.checkpoint": offered.encode()}
-        same_size = open_checkpoint(seen, self.origin, self._remembered.key).tree_size == checkpoint.tree_size
+        same_size = parse_checkpoint(seen)[0].tree_size == checkpoint.tree_size
         shown = SplitView(seen, offered, None if same_size else root, () if same_size else proof)
         try:
-            verify_split_view(shown, [self._remembered.key])
+            verify_split_view(shown, self.log_keys)
             files["split-view.json"] = shown.to_bytes()
         except LichenError:
             pass  # two signed checkpoints are there all the same; whoever has the entries can compare

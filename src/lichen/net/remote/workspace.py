@@ -24,10 +24,10 @@ from lichen.errors import (
     StorageError,
     VerificationError,
 )
-from lichen.ledger.checkpoint import Checkpoint, open_checkpoint, origin_of
+from lichen.ledger.checkpoint import origin_of, parse_checkpoint
 from lichen.ledger.genesis import Genesis
 from lichen.net.remote.connection import Connection, check_url
-from lichen.net.remote.memory import Remembered, directory_of, read_remembered, remember
+from lichen.net.remote.memory import Remembered, directory_of, forget, read_remembered, remember
 from lichen.net.remote.remote_ledger import RemoteLedger, deliveries, signature_in
 from lichen.net.remote.remote_log import RemoteLog
 from lichen.net.remote.remote_store import RemoteStore
@@ -157,7 +157,7 @@ def join(
 
     Args:
         url: Its address.
-        log_key: The log's key as a colleague told it; None to take the server's word for it, once.
+        log_key: A key of the log as a colleague told it, its first or one that took its place; None to take the server's word for it, once.
         group_key: File with the group key of a private ledger.
         project: Project of the command.
         user: The user's settings.
@@ -174,18 +174,20 @@ def join(
     workspace = open_remote(url, project, user, read_only=False, notify=notify)
     known = read_remembered(workspace.directory)
     if known is None:
-        known = _introduce(workspace.remote, log_key)
-        _write_introduced(workspace.directory, known)
-    elif log_key is not None and known.key != log_key:
-        raise VerificationError(
-            f"{workspace.url} was used with another log key before",
-            expected=log_key.did_key,
-            calculated=known.log_key,
-            remedy=f"Find out which is right. To begin anew, remove {workspace.directory}.",
-        )
+        _write_introduced(workspace.directory, _introduce(workspace.remote, log_key))
     if group_key is not None:
         _keep_group_key(workspace.directory, group_key)
-    _ = workspace.ledger
+    keys = workspace.ledger.log_keys
+    if log_key is not None and log_key not in keys:
+        workspace.close()
+        if known is None:
+            forget(workspace.directory)
+        raise VerificationError(
+            f"the ledger at {workspace.url} has another log key than was given",
+            expected=log_key.did_key,
+            calculated=keys[-1].did_key,
+            remedy=f"Find out which is right. To begin anew, remove {workspace.directory}.",
+        )
     return workspace
 
 
@@ -202,12 +204,12 @@ def _introduce(remote: RemoteLog, log_key: PublicKey | None) -> Remembered:
     try:
         found = Remembered(remote.url, str(told["ledger"]), str(told["log_key"]), str(told["access"]))
         origin_of(found.ledger)
-        key = PublicKey.from_did_key(found.log_key)
-    except (KeyError, LichenError) as error:
+        keys = [PublicKey.from_did_key(str(text)) for text in (found.log_key, *told.get("log_keys", ()))]
+    except (KeyError, TypeError, LichenError) as error:
         raise RemoteProtocolError(
             f"{remote.url} does not say which ledger it serves", remedy="Check the address."
         ) from error
-    if log_key is not None and key != log_key:
+    if log_key is not None and log_key not in keys:
         raise VerificationError(
             f"{remote.url} serves a ledger with another log key than was given",
             expected=log_key.did_key,
@@ -231,8 +233,8 @@ def _first_copy(directory: Path, remote: RemoteLog, remembered: Remembered) -> R
     from lichen.runs.views import default_views
 
     origin, note = origin_of(remembered.ledger), remote.checkpoint()
-    checkpoint: Checkpoint = open_checkpoint(note, origin, remembered.key)
-    signature = signature_in(note, origin, remembered)
+    checkpoint = parse_checkpoint(note)[0]  # its signature is checked when the copy has come that far
+    signature = signature_in(note, origin, remembered.key)
     for _, entries, signatures in deliveries(remote, 0, checkpoint, signature, FIRST_BLOCK_MAX):
         genesis = Genesis.from_entry(Entry.from_bytes(entries[0]), remembered.ledger)
         if genesis.log_key != remembered.key:

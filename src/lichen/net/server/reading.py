@@ -58,6 +58,7 @@ def about(service: Service, request: Request) -> Response:
         "origin": service.reader.origin,
         "access": genesis.access,
         "log_key": genesis.log_key.did_key,
+        "log_keys": [key.did_key for key in service.reader.log_keys],
         "artefact_bytes_max": service.settings.artefact_bytes_max,
     }
     return _revalidated(service, request, json.dumps(told).encode(), "application/json", is_open=True)
