@@ -164,6 +164,8 @@ def retarget_link(scene: Scene) -> Undo:
     """A symbolic link leads elsewhere."""
     name, targets = scene.rng.choice(sorted(scene.case.links.items()))
     path = scene.path(name)
+    if not path.is_symlink():  # a copy stands there since an earlier trial
+        return lambda: None
     before = path.readlink()
 
     def point(target: str | Path) -> None:
@@ -178,6 +180,8 @@ def link_to_copy(scene: Scene) -> Undo:
     """Irrelevant to most: a link is replaced by a copy of what it led to."""
     name = scene.rng.choice(sorted(scene.case.links))
     path = scene.path(name)
+    if not path.is_symlink():
+        return lambda: None
     target = path.readlink()
     content = path.resolve()
     path.unlink()
