@@ -49,6 +49,7 @@ def campaign(*words: str) -> dict[str, Any]:
         ("edit_installed_keeping_times", ("dist_module",)),
         ("change_version", ("dist_appended_path", "user_site_installed")),
         ("remove_distribution", ("dist_editable",)),
+        ("shadow_distribution", ("dist_plugins",)),
         ("make_absent", ("dist_listed", "site_start", "namespace_package", "tool_on_path")),
         ("add_path_file", ("site_path_file",)),
         ("retarget_link", ("link_name", "link_native")),

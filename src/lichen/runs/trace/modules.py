@@ -104,7 +104,9 @@ def find_modules(
     for log in logs:
         search = [normalise(entry) for entry in log.sys_path]
         findings.imports.update(
-            name.partition(".")[0] for name in log.imports if not name.startswith(_OWN_PREFIX)
+            name.partition(".")[0]
+            for name in (*log.imports, *log.modules)  # ``importlib.import_module`` raises no event
+            if not name.startswith(_OWN_PREFIX)
         )
         for entry in search:
             if places.is_ours(entry + "/x"):

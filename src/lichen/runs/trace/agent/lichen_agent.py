@@ -349,6 +349,9 @@ class Agent:
             origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
             if isinstance(origin, str) and "/" in origin and self.kind_of_file(origin):
                 self.plain(b"V", os.fsencode(str(name)) + b"\0" + os.fsencode(absolute(origin) or ""))
+            elif isinstance(origin, str) and "/" in origin and name not in self.imported:
+                self.imported.add(name)  # by `importlib.import_module`, which raises no event
+                self.plain(b"I", os.fsencode(str(name)))
         if not self.preload:
             self.plain(b"Q", b"\0".join(mapped_files()))
 
