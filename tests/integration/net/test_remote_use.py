@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from lichen.contracts import default_contracts
 from lichen.crypto.key_file import write_key
 from lichen.ledger.audit import audit
+from lichen.net.server.settings import ServerSettings
 
 from .conftest import Server, Team
 
@@ -71,6 +73,11 @@ class Colleague:
     def copy(self) -> Path:
         (found,) = (self.home / "remotes").iterdir()
         return found
+
+
+def await_publication() -> None:
+    """A served ledger shows a new checkpoint at most once a second, so that others see an entry up to that much later."""
+    time.sleep(ServerSettings().publish_seconds + 0.1)
 
 
 @pytest.fixture
@@ -130,6 +137,7 @@ def test_everything_that_is_published_takes_its_artefacts_along(
     assert (bob.directory / "copy-of-dataset" / "b.csv").read_text() == "b.csv" * 100
     bob.type("flag", str(published["index"]), "--error", "wrong unit")
     alice.type("withdraw", str(published["index"]))
+    await_publication()
     told = json.loads(bob.type("find", "--kind", "data", "--json").stdout)
     assert told[0]["withdrawn"]
     assert told[0]["flag_count"] == 1
@@ -156,6 +164,7 @@ def test_what_is_done_while_the_server_is_away_is_kept_and_sent_later(
     assert bob.run()["status"] == "hit"
     assert list((bob.copy / "spool").glob("*.record")) == []
     (alice.directory / "data.csv").write_text("5,6\n")
+    await_publication()
     answered = alice.run()
     assert answered["status"] == "hit"
     assert (alice.directory / "model.txt").read_text() == (bob.directory / "model.txt").read_text()
@@ -185,6 +194,7 @@ def test_a_server_put_back_to_an_older_copy_is_refused_by_whoever_saw_more(
     assert "behind what was seen before" in refused.stderr
     for _ in range(2):
         assert server.submit(forked.entry("bob"), receipt=True).status == 201
+    await_publication()
     refused = alice.type("log", "--json", expect=3)
     assert json.loads(refused.stderr)["error"]["code"] == "rollback"
     kinds = {place.name.split("Z-")[1].rpartition("-")[0] for place in (alice.copy / "evidence").iterdir()}

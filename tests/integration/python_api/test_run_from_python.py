@@ -194,7 +194,7 @@ with lichen.run("outer") as outer:
     with lichen.run("middle") as middle:
         burn(0.1)
         with lichen.run("inner") as inner:
-            burn(1.0)
+            burn(2.0)
 print(json.dumps({run.name: [run.result.record, run.result.measurement.to_record()["joules"]] for run in (outer, middle, inner)}))
 """
 
@@ -203,10 +203,9 @@ def test_a_block_inside_a_block_is_counted_once(project: Project) -> None:
     project.write(script=NESTED)
     told = json.loads(project.start().stdout)
     joules = {name: amount for name, (_, amount) in told.items()}
-    assert joules["inner"] > 3 * joules["middle"], "what the inner block used is not the middle one's"
-    assert joules["inner"] > 3 * joules["outer"], (
-        "and is taken off the outer one once, through the middle one"
-    )
+    # Counted twice, the outer blocks would have the inner one's joules beside their own.
+    assert joules["inner"] > joules["middle"], "what the inner block used is not the middle one's"
+    assert joules["inner"] > joules["outer"], "and is taken off the outer one once, through the middle one"
     assert joules["outer"] > 0
     with lichen.open(project.root / ".lichen") as ledger:
         said = {name: ledger.show(str(index))["statement"]["predicate"] for name, (index, _) in told.items()}
