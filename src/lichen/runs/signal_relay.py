@@ -113,9 +113,9 @@ class SignalRelay:
         signal.pthread_sigmask(signal.SIG_BLOCK, self.taken)
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._old_wake = signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        for number in self.taken:
-            self._handlers[number] = signal.signal(number, self._handle)
         self._signalfd = _open_signalfd(self.taken)
+        for number in self.taken - self._without_handler():
+            self._handlers[number] = signal.signal(number, self._handle)
         if self._signalfd is None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         return self
@@ -134,6 +134,16 @@ class SignalRelay:
             os.close(self._wake[1])
         self._signalfd = self._wake = None
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def _without_handler(self) -> set[int]:
+        """Signals that signalfd brings, and that need no way in besides.
+
+        A child's end may be told to another thread, again and again; when that falls between Python's last look and the change
+        back to no handler, Python complains of a race in whatever runs next. Supervision looks for ended children now and then
+        in any case.
+        """
+        is_ignored = signal.SIGCHLD in self.ignored
+        return set() if self._signalfd is None or is_ignored else {signal.SIGCHLD}
 
     def descriptors(self) -> list[int]:
         """Descriptors that become readable when a signal has come."""
