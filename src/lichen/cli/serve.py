@@ -77,7 +77,8 @@ def _serve(
     from lichen.runs.workspace import LOG_KEY_FILE
 
     try:
-        from lichen.net.server.process import bind, serve
+        from lichen.net.listening import bind
+        from lichen.net.server.process import serve
         from lichen.net.server.service import Service
         from lichen.net.server.settings import ServerSettings
     except ModuleNotFoundError as error:

@@ -214,7 +214,8 @@ def serve_command(invocation: Invocation, /, *, host: str, port: int, directory:
     from lichen.errors import UsageError
 
     try:
-        from lichen.net.witness.server import bind, serve_witness
+        from lichen.net.listening import bind
+        from lichen.net.witness.server import serve_witness
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serving needs the package {error.name}", remedy="Install it with: pip install 'lichen[web]'"

@@ -25,6 +25,7 @@ from lichen.ledger.checkpoint import open_checkpoint
 from lichen.ledger.proof import consistency_proof, verify_consistency
 from lichen.ledger.receipt import Receipt, verify_receipt
 from lichen.ledger.tree import leaf_hash, root_of, subtree_reader
+from lichen.net.listening import bind
 from lichen.net.server import process
 from lichen.net.server.service import Service
 from lichen.net.server.settings import ServerSettings
@@ -402,7 +403,7 @@ def in_thread(team: Team, settings: ServerSettings, monkeypatch) -> Iterator[Ser
             yield
 
     monkeypatch.setattr(process, "_Server", WithoutSignals)
-    listening, ready = process.bind("127.0.0.1", 0), threading.Event()
+    listening, ready = bind("127.0.0.1", 0), threading.Event()
     port = listening.getsockname()[1]
     thread = threading.Thread(
         target=process.serve, args=(Service(team.directory, team.log_key, settings), listening, ready.set)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from lichen.errors import UsageError
+from lichen.net.listening import BACKLOG
 from lichen.net.server.app import LedgerApplication
 from lichen.net.server.problem import CONTENT_TYPE, Problem
 
@@ -30,44 +30,12 @@ if TYPE_CHECKING:
 
     from lichen.net.server.service import Service
 
-__all__ = ["bind", "serve"]
+__all__ = ["serve"]
 
-BACKLOG: Final = 1_024
 KEEP_ALIVE_SECONDS: Final = 30
 HEAD_BYTES_MAX: Final = 16_384
 
 _LOG = logging.getLogger("lichen.serve")
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Take an address.
-
-    Args:
-        host: Address or name of this machine.
-        port: Port; 0 for any that is free.
-
-    Raises:
-        UsageError: It is taken, or not of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(BACKLOG)
-        except BaseException:
-            listening.close()
-            raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            remedy="Choose another --port, or stop the program that has it.",
-        ) from error
-    listening.setblocking(False)
-    return listening
 
 
 def serve(service: Service, listening: socket.socket, on_ready: Callable[[], object] | None = None) -> None:

@@ -34,7 +34,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lichen.errors import LichenError, UsageError
+from lichen.errors import LichenError
 from lichen.ledger.witness import REQUEST_BYTES_MAX, Refusal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from lichen.ledger.witness_store import WitnessStore
 
-__all__ = ["bind", "serve_witness", "witness_application"]
+__all__ = ["serve_witness", "witness_application"]
 
 BODY_SECONDS: Final = 10.0
 REQUESTS_MAX: Final = 256  # at once; the next is answered with 503
@@ -99,36 +99,6 @@ def witness_application(
         ],
         exception_handlers={LichenError: _failed},
     )
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Take an address.
-
-    Args:
-        host: Address or name of this machine.
-        port: Port; 0 for any that is free.
-
-    Raises:
-        UsageError: It is taken, or not of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(REQUESTS_MAX)
-        except BaseException:
-            listening.close()
-            raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            remedy="Choose another --port, or stop the program that has it.",
-        ) from error
-    return listening
 
 
 def serve_witness(
