@@ -14,12 +14,12 @@ import dataclasses
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lichen.content.cid import Cid
-from lichen.content.unixfs import hash_bytes
+from lichen.content.unixfs import fill_from_reader, hash_bytes
 from lichen.encoding.base import b64u, b64u_decode
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import LichenError, NotFoundError
@@ -152,7 +152,7 @@ class Translator:
             with self.source.store.open(cid) as stream:
                 self.moved.add(text)
                 if not self.is_dry:
-                    self.target.store.put_stream(_filler(stream), expected=cid)
+                    self.target.store.put_stream(fill_from_reader(stream), expected=cid)
         except NotFoundError:
             self.missing.append(text)
 
@@ -197,22 +197,6 @@ class Translator:
         from lichen.crypto.sealed import seal_bytes
 
         return seal_bytes(data, key, hmac.digest(key, b"lichen import salt v1\0" + data, "sha256"))
-
-
-def _filler(stream: BinaryIO) -> Callable[[memoryview], int]:
-    """Fill buffers whole from a stream."""
-
-    def fill(view: memoryview) -> int:
-        filled = 0
-        while filled < len(view):
-            piece = stream.read(len(view) - filled)
-            if not piece:
-                break
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        return filled
-
-    return fill
 
 
 def outputs_of(statement: Statement) -> Mapping[str, bytes]:

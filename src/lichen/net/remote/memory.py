@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import tempfile
 import time
@@ -30,6 +29,7 @@ from typing import Final
 from lichen.crypto.hashes import sha256
 from lichen.crypto.keys import PublicKey
 from lichen.errors import EncodingError, LichenError, StorageError, VerificationError
+from lichen.runs.spool import write_durably
 
 __all__ = ["Evidence", "Remembered", "directory_of", "forget", "keep_evidence", "read_remembered", "remember"]
 
@@ -120,7 +120,7 @@ def remember(directory: Path, what: Remembered) -> None:
     path = directory / _FILE
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_whole(path, json.dumps(asdict(what), indent=1).encode() + b"\n")
+        write_durably(path.parent, path.name, json.dumps(asdict(what), indent=1).encode() + b"\n")
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror}", remedy="make room or mend permissions"
@@ -147,20 +147,6 @@ def keep_evidence(directory: Path, evidence: Evidence) -> Path | None:
         stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
         place = Path(tempfile.mkdtemp(prefix=f"{stamp}-{evidence.kind}-", dir=base))
         for name, data in {"reason.txt": evidence.reason.encode() + b"\n", **evidence.files}.items():
-            _write_whole(place / name, data)
+            write_durably(place, name, data)
         return place
     return None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
