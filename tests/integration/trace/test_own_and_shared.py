@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,3 +70,30 @@ def test_shared_memory_by_name_is_seen(project: Project) -> None:
         """
     )
     assert f"/dev/shm/{name}" in passing.names("read", "update", "write"), passing.stderr
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o1777])
+def test_what_others_do_where_everybody_writes_is_not_the_runs_work(tmp_path: Path, mode: int) -> None:
+    folder, root = tmp_path / "folder", tmp_path / "project"
+    for directory in (folder, root):
+        directory.mkdir()
+    (folder / "held").write_text("4")
+    folder.chmod(mode)
+    script = root / "main.py"
+    script.write_text(
+        "import sys\nfile = open(sys.stdin.readline().strip())\nprint('open', flush=True)\nsys.stdin.readline()\n"
+    )
+    command = [sys.executable, str(script)]
+    tracer = Tracer(root, means=WITHOUT_COMPILER, scratch_directory=tmp_path / "scratch", command=command)
+    environment = tracer.environment(os.environ)
+    tracer.start()
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        print(folder / "held", file=process.stdin, flush=True)
+        assert process.stdout.readline() == "open\n"
+        tracer.poll()  # sees the file open, and so learns of its directory
+        (folder / "theirs").write_text("by somebody else while the run goes on")
+        print(file=process.stdin, flush=True)
+    writes = {access.path for access in tracer.finish().accesses if access.kind == "write"}
+    assert (str(folder / "theirs") in writes) == (mode == 0o700)

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import select
+import stat
 import struct
 import threading
 import time
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
 from lichen.runs.trace.trace import StatKey
 
-__all__ = ["SKIPPED_FOLDERS", "DirectoryWatch"]
+__all__ = ["SKIPPED_FOLDERS", "DirectoryWatch", "is_public_scratch"]
 
 SKIPPED_FOLDERS = frozenset(
     (
@@ -55,6 +56,19 @@ _GATHER_SECONDS = 0.01
 _READ_BYTES = 1 << 18  # (= 262144)
 _WATCHES_MAX = 20_000
 _RECORDS_MAX = 2_000_000
+
+
+def is_public_scratch(directory: str) -> bool:
+    """Say whether everybody puts files of their own there, as in ``/tmp``: a watch would take their work for the run's.
+
+    Args:
+        directory: Absolute path.
+    """
+    try:
+        mode = os.stat(directory).st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_ISVTX and mode & stat.S_IWOTH)
 
 
 @dataclass

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lichen.runs.trace.inotify import is_public_scratch
+
 __all__ = ["likely_directories"]
 
 _TEXT = re.compile(r"""["']([^"'\n\\]{2,400})["']""")
@@ -56,6 +58,7 @@ def likely_directories(command: Sequence[str], directory: str, skip: Iterable[st
             and target not in _NEVER
             and os.path.isdir(target)
             and ("/" in word or os.path.exists(path))
+            and not is_public_scratch(target)
         ):
             found[target] = None
     return list(found)

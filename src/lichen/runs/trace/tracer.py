@@ -29,7 +29,7 @@ from pathlib import Path
 
 from lichen.errors import StorageError, UsageError
 from lichen.runs.trace.collect import Evidence, collect_trace
-from lichen.runs.trace.inotify import DirectoryWatch
+from lichen.runs.trace.inotify import DirectoryWatch, is_public_scratch
 from lichen.runs.trace.literals import likely_directories
 from lichen.runs.trace.preload import build_library, preloaded_environment, prepare_log
 from lichen.runs.trace.presence import Presence
@@ -44,6 +44,7 @@ PACKAGE_DIRECTORY = Path(__file__).parents[2]
 """Lichen itself: what `lichen run` or ``lichen.log`` inside a run imports is no code of that run."""
 TRACE_DIRECTORY = "LICHEN_TRACE_DIR"
 """Variable that tells the agent and the preload library where to write."""
+_SYSTEM_DIRECTORIES = ("/usr", "/lib", "/proc", "/dev", "/sys")
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
 """Variable that tells ``lichen.log`` where its file is."""
 MEANS = ("audit", "preload", "inotify", "seccomp")
@@ -108,6 +109,7 @@ class Tracer:
         self._base: dict[str, str] = {}
         self._watch = DirectoryWatch()
         self._look = ProcessLook()
+        self._judged = {""}  # directories of files seen open, with those that were not worth watching
         self._presence: Presence | None = None
         self._calls = SystemCallWatch() if "seccomp" in self.means else None
 
@@ -172,7 +174,10 @@ class Tracer:
         if "inotify" in self.means:
             for path in list(self._look.opened):
                 directory = path.rpartition("/")[0]
-                if directory and not directory.startswith(("/usr", "/lib", "/proc", "/dev", "/sys")):
+                if directory in self._judged:
+                    continue
+                self._judged.add(directory)
+                if not directory.startswith(_SYSTEM_DIRECTORIES) and not is_public_scratch(directory):
                     self._watch.add(directory)
 
     def finish(self) -> Trace:

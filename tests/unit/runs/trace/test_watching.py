@@ -135,6 +135,14 @@ def test_likely_directories(tmp_path: Path) -> None:
     assert found == [str(tmp_path / "models"), str(tmp_path / "data/set")]
 
 
+def test_where_everybody_writes_is_not_a_likely_directory(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert likely_directories(["cat", "./shared"], str(tmp_path)) == [str(shared)]
+    shared.chmod(0o1777)
+    assert likely_directories(["cat", "./shared"], str(tmp_path)) == []
+
+
 @pytest.fixture
 def compiled(tmp_path: Path) -> tuple[Path, str]:
     source = tmp_path / "m.py"
