@@ -34,7 +34,7 @@ from lichen.encoding.statement import Subject
 from lichen.ledger.audit import AuditReport, audit
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 BATCH_COUNT = 1_000
 VERIFY_COUNT = 5_000

@@ -53,9 +53,9 @@ def main() -> None:
 
     from lichen.contracts.registry import exact_fingerprint
     from lichen.encoding.base import b64u
-    from lichen.runs.find import MetricBound, Query, find
-    from lichen.runs.project import Project
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.queries.find import MetricBound, Query, find
+    from lichen.runs.workspace.project import Project
+    from lichen.runs.workspace.workspace import Workspace
 
     build_seconds = None
     if not (directory / ".lichen").exists():

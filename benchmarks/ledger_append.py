@@ -39,7 +39,7 @@ from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 BULK_COUNT = 1_000
 

@@ -41,7 +41,7 @@ from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.ports import View
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 BATCH_COUNT = 1_000
 PROOF_COUNT = 2_000

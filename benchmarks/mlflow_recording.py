@@ -56,9 +56,9 @@ def main() -> None:
     from lichen.encoding.statement import Subject
     from lichen.ledger.ledger import Ledger
     from lichen.ledger.receipt import verify_receipt
-    from lichen.runs.config import UserConfig
-    from lichen.runs.views import default_views
-    from lichen.runs.workspace import LOG_KEY_FILE, read_identity
+    from lichen.runs.queries.views import default_views
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.workspace import LOG_KEY_FILE, read_identity
 
     make_ledger(root, 0)
     identity = read_identity(UserConfig.read(), "synthetic")

@@ -42,7 +42,7 @@ from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Subject
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 SUBMITTER_COUNT = 32
 ECHO = """\

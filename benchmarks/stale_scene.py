@@ -250,8 +250,8 @@ class Scene:
     def ask(self) -> Told:
         """Ask the ledger in process what it would do."""
         from lichen.runs.request import RunRequest
-        from lichen.runs.why import explain
-        from lichen.runs.workspace import Workspace
+        from lichen.runs.reuse.why import explain
+        from lichen.runs.workspace.workspace import Workspace
 
         self.clear_outputs()
         with self.entered(), Workspace.find() as workspace:

@@ -22,10 +22,10 @@ from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.ports import Record
-from lichen.runs.config import UserConfig
-from lichen.runs.setup import create_ledger
-from lichen.runs.views import default_views
-from lichen.runs.workspace import LOG_KEY_FILE, read_identity
+from lichen.runs.keeping.setup import create_ledger
+from lichen.runs.queries.views import default_views
+from lichen.runs.workspace.config import UserConfig
+from lichen.runs.workspace.workspace import LOG_KEY_FILE, read_identity
 
 DATA_SETS = 50
 METRICS = ("accuracy", "loss", "f1")

@@ -41,7 +41,7 @@ from lichen.ledger.tree import leaf_hash, node_hash, split_point
 from lichen.ledger.witness import AddCheckpoint
 from lichen.ledger.witness_store import WitnessStore
 from lichen.net.witness.client import request_cosignature
-from lichen.runs.balance import joules_of_own_seconds
+from lichen.runs.queries.balance import joules_of_own_seconds
 
 ORIGIN = "lichen/" + "ab" * 32
 LOG = SigningKey.from_seed(b"p" * 32)

@@ -202,7 +202,7 @@ def make_sample(directory: Path, access: str = "public", run_count: int = RUN_CO
         access: ``private`` or ``public``.
         run_count: How many runs it has, about; from 10.
     """
-    from lichen.runs.views import default_views
+    from lichen.runs.queries.views import default_views
 
     sample = Sample(directory, access, tuple(default_views()))
     sample.fill(run_count)

@@ -20,20 +20,20 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # a type checker takes it for true; importing it would cost more than all of this file
 if TYPE_CHECKING:
-    from lichen.runs.ledger_handle import LedgerHandle, find
-    from lichen.runs.ledger_handle import open_ledger as open
     from lichen.runs.python_api import Run, log, run
+    from lichen.runs.workspace.ledger_handle import LedgerHandle, find
+    from lichen.runs.workspace.ledger_handle import open_ledger as open
 
 __all__ = ["LedgerHandle", "Run", "__version__", "find", "log", "open", "run"]
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "LedgerHandle": ("lichen.runs.ledger_handle", "LedgerHandle"),
+    "LedgerHandle": ("lichen.runs.workspace.ledger_handle", "LedgerHandle"),
     "Run": ("lichen.runs.python_api", "Run"),
-    "find": ("lichen.runs.ledger_handle", "find"),
+    "find": ("lichen.runs.workspace.ledger_handle", "find"),
     "log": ("lichen.runs.python_api", "log"),
-    "open": ("lichen.runs.ledger_handle", "open_ledger"),
+    "open": ("lichen.runs.workspace.ledger_handle", "open_ledger"),
     "run": ("lichen.runs.python_api", "run"),
 }
 
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> object:
 
 def _make_ready_for_servers() -> None:
     """Say how a ledger behind a URL is opened from Python; what there is to know about it is logged."""
-    from lichen.runs.remotes import use_opener
+    from lichen.runs.workspace.remotes import use_opener
 
     def open_remote(url, project, user, read_only):  # type: ignore[no-untyped-def]
         import logging

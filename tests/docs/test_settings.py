@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.runs import config
+from lichen.runs.workspace import config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.runs.terminal import EscapeFilter, filter_escapes
+from lichen.runs.process.terminal import EscapeFilter, filter_escapes
 
 SGR = re.compile(rb"\x1b\[[0-9;:]*m")
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

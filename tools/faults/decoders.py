@@ -38,7 +38,7 @@ from lichen.ledger.state_map import MapProof
 from lichen.ledger.witness import AddCheckpoint
 from lichen.net.signed_request import SignedRequest
 from lichen.net.tile_paths import TilePath, pack_bundle, unpack_bundle
-from lichen.runs.manifest import Manifest
+from lichen.runs.work.manifest import Manifest
 
 __all__ = ["Decoder", "broken", "decoders", "mutated"]
 

@@ -20,7 +20,7 @@ from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.audit import AuditReport, audit
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 __all__ = ["PARTS", "Site", "payload_digest"]
 

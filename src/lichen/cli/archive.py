@@ -11,7 +11,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.archiving import Archived
+    from lichen.runs.keeping.archiving import Archived
 
 __all__ = ["archive_command", "backup_command", "restore_command"]
 
@@ -40,7 +40,7 @@ def archive_command(
     OUT is a directory to make: entries, hash tiles, checkpoints, public keys, artefacts, and a program that checks it all with
     nothing but Python's standard library. No secret key is in it. A web server can serve it as it is.
     """
-    from lichen.runs.archiving import archive_ledger
+    from lichen.runs.keeping.archiving import archive_ledger
 
     with (
         invocation.workspace(ledger) as workspace,
@@ -103,8 +103,8 @@ def restore_command(invocation: Invocation, /, archive: str, directory: str | No
     given. The log's secret key is in no archive: until it is put there as log.key, the ledger can be read, not written.
     """
     from lichen.cli.sentences import plural
-    from lichen.runs.archiving import log_key_path, restore_ledger
-    from lichen.runs.project import LEDGER_DIRECTORY
+    from lichen.runs.keeping.archiving import log_key_path, restore_ledger
+    from lichen.runs.workspace.project import LEDGER_DIRECTORY
 
     with invocation.output.progress("restored") as progress:
         restored = restore_ledger(Path(archive), Path(directory or LEDGER_DIRECTORY), progress)
@@ -138,7 +138,7 @@ def backup_command(invocation: Invocation, /, file: str, *, ledger: str | None) 
     directory as ledger.sqlite, it is a ledger again.
     """
     from lichen.cli.sentences import plural
-    from lichen.runs.archiving import back_up_ledger
+    from lichen.runs.keeping.archiving import back_up_ledger
     from lichen.units import format_size
 
     with (

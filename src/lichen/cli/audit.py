@@ -11,7 +11,7 @@ from lichen.cli.options import Invocation, json_option, ledger_option, pass_invo
 
 if TYPE_CHECKING:
     from lichen.ledger.audit import AuditReport
-    from lichen.runs.audit import ArtefactReport
+    from lichen.runs.keeping.audit import ArtefactReport
 
 __all__ = ["audit_command", "tell_ledger"]
 
@@ -51,7 +51,7 @@ def audit_command(
     entries only, after hashing the others again.
     """
     from lichen.errors import VerificationError
-    from lichen.runs.audit import audit_ledger
+    from lichen.runs.keeping.audit import audit_ledger
 
     output = invocation.output
     with (

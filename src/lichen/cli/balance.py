@@ -10,7 +10,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.balance import Balance
+    from lichen.runs.queries.balance import Balance
 
 __all__ = ["balance_command"]
 
@@ -31,7 +31,7 @@ def balance_command(invocation: Invocation, /, ledger: str | None) -> None:
     Avoided: what the runs that hits answered from had cost, counted once per work and member. Spent: the processor time of every Lichen
     command on this ledger, and the storage of its bytes.
     """
-    from lichen.runs.balance import balance
+    from lichen.runs.queries.balance import balance
 
     with invocation.workspace(ledger) as workspace:
         account = balance(workspace)

@@ -36,7 +36,7 @@ def get_command(invocation: Invocation, /, name: str) -> None:
     Ends with status 4 when it is not set.
     """
     from lichen.errors import NotFoundError
-    from lichen.runs.config import UserConfig, check_user_setting
+    from lichen.runs.workspace.config import UserConfig, check_user_setting
 
     check_user_setting(name)
     config = UserConfig.read()
@@ -63,7 +63,7 @@ def set_command(invocation: Invocation, /, name: str, value: str) -> None:
 
     VALUE of a list is comma-separated, and replaces the list.
     """
-    from lichen.runs.config import UserConfig, check_user_setting
+    from lichen.runs.workspace.config import UserConfig, check_user_setting
 
     check_user_setting(name)
     if name == "energy.zone":
@@ -84,7 +84,7 @@ def set_command(invocation: Invocation, /, name: str, value: str) -> None:
 @pass_invocation
 def unset_command(invocation: Invocation, /, name: str) -> None:
     """Take a setting away, so that its default holds."""
-    from lichen.runs.config import UserConfig, check_user_setting
+    from lichen.runs.workspace.config import UserConfig, check_user_setting
 
     check_user_setting(name)
     config = UserConfig.read()
@@ -98,7 +98,7 @@ def unset_command(invocation: Invocation, /, name: str) -> None:
 @pass_invocation
 def list_command(invocation: Invocation, /) -> None:
     """Print every setting that is set."""
-    from lichen.runs.config import UserConfig
+    from lichen.runs.workspace.config import UserConfig
 
     config = UserConfig.read()
     if invocation.as_json:
@@ -116,8 +116,8 @@ def path_command(invocation: Invocation, /) -> None:
     """Print where settings, keys and the project's settings lie."""
     from pathlib import Path
 
-    from lichen.runs.config import PROJECT_FILE, UserConfig, lichen_home
-    from lichen.runs.project import Project
+    from lichen.runs.workspace.config import PROJECT_FILE, UserConfig, lichen_home
+    from lichen.runs.workspace.project import Project
 
     home = lichen_home()
     paths = {

@@ -12,7 +12,7 @@ from lichen.cli.options import Invocation, json_option, ledger_option, pass_invo
 
 if TYPE_CHECKING:
     from lichen.cli.output import Painted
-    from lichen.runs.find import Found, Query
+    from lichen.runs.queries.find import Found, Query
 
 __all__ = ["find_command"]
 
@@ -87,11 +87,11 @@ def find_command(invocation: Invocation, /, words: tuple[str, ...], **options: A
     the whole ledger, a no rests on the sealer's word; `lichen audit` replays the entries and exposes a false one.
     """
     from lichen.cli.proving import asked_claims, check_options, tell_proved
-    from lichen.runs.find import find
+    from lichen.runs.queries.find import find
 
     check_options(words, options)
     if options["prove"] is not None:
-        from lichen.runs.prove import prove
+        from lichen.runs.queries.prove import prove
 
         with invocation.workspace(options["ledger"]) as workspace:
             tell_proved(
@@ -113,7 +113,7 @@ def find_command(invocation: Invocation, /, words: tuple[str, ...], **options: A
 
 
 def _query(words: tuple[str, ...], options: dict[str, Any]) -> Query:
-    from lichen.runs.find import Query, parse_metric_bound
+    from lichen.runs.queries.find import Query, parse_metric_bound
 
     metric = options["metric"]
     return Query(

@@ -49,8 +49,8 @@ def flag_command(
     REFERENCE is an index, @last, a CID, a digest, or the file itself. The flag stays on record beside it; `lichen lineage` marks
     what descends from it and ranks the data behind it.
     """
-    from lichen.runs.flags import flag
-    from lichen.runs.reference import resolve
+    from lichen.runs.queries.reference import resolve
+    from lichen.runs.records.flags import flag
 
     with invocation.workspace(ledger) as workspace:
         target = resolve(workspace, reference)
@@ -77,8 +77,8 @@ def withdraw_command(
 
     REFERENCE is an index, @last, a CID, a digest, or the file itself. The entry stays on record, and answers no request any more.
     """
-    from lichen.runs.flags import withdraw
-    from lichen.runs.reference import resolve
+    from lichen.runs.queries.reference import resolve
+    from lichen.runs.records.flags import withdraw
 
     with invocation.workspace(ledger) as workspace:
         target = resolve(workspace, reference)

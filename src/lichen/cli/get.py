@@ -42,7 +42,7 @@ def get_command(
 
     REFERENCE is a CID, or an entry of data, of a model or of a run: an index, @last, a digest, a file with the same content.
     """
-    from lichen.runs.fetch import fetch
+    from lichen.runs.queries.fetch import fetch
     from lichen.units import format_size
 
     with invocation.workspace(ledger) as workspace:

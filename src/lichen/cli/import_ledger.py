@@ -11,7 +11,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.importing import ImportReport
+    from lichen.runs.keeping.importing import ImportReport
 
 __all__ = ["import_command"]
 
@@ -63,7 +63,7 @@ def import_command(
     recorded twice. Doing it again imports only what is new.
     """
     from lichen.errors import UsageError
-    from lichen.runs.importing import import_ledger, source_workspace
+    from lichen.runs.keeping.importing import import_ledger, source_workspace
 
     if (directory is None) == (check is None):
         raise UsageError("name the ledger to import, or an entry with --check", remedy="lichen import --help")
@@ -86,7 +86,7 @@ def import_command(
 
 def _check(invocation: Invocation, ledger: str | None, index: int) -> None:
     from lichen.cli.sentences import plural
-    from lichen.runs.importing import verify_evidence
+    from lichen.runs.keeping.importing import verify_evidence
 
     with invocation.workspace(ledger, read_only=True) as workspace:
         found = verify_evidence(workspace, index)

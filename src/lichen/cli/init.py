@@ -11,7 +11,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.setup import LedgerCreated
+    from lichen.runs.keeping.setup import LedgerCreated
 
 __all__ = ["init_command"]
 
@@ -60,10 +60,10 @@ def init_command(
     Makes the directory .lichen (or DIRECTORY) with a ledger, its key and a store for artefacts, and your own key if you have
     none. Nothing leaves this machine.
     """
-    from lichen.runs.config import UserConfig
-    from lichen.runs.project import LEDGER_DIRECTORY
-    from lichen.runs.setup import create_ledger
-    from lichen.runs.workspace import default_member
+    from lichen.runs.keeping.setup import create_ledger
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.project import LEDGER_DIRECTORY
+    from lichen.runs.workspace.workspace import default_member
 
     user = UserConfig.read()
     created = create_ledger(
@@ -83,7 +83,7 @@ def init_command(
 
 def _ledger_directory(text: str) -> Path:
     from lichen.errors import NotALedgerError
-    from lichen.runs.project import LEDGER_DIRECTORY
+    from lichen.runs.workspace.project import LEDGER_DIRECTORY
 
     for path in (Path(text), Path(text) / LEDGER_DIRECTORY):
         if (path / "ledger.sqlite").is_file():

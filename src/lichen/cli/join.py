@@ -36,9 +36,9 @@ def join_command(invocation: Invocation, /, url: str, log_key: str | None, group
     shows another history is refused. Without --log-key, the key that the server names is believed this once.
     """
     from lichen.net.remote.workspace import join
-    from lichen.runs.config import UserConfig
-    from lichen.runs.project import Project
-    from lichen.runs.setup import parse_public_key
+    from lichen.runs.keeping.setup import parse_public_key
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.project import Project
 
     with join(
         url,

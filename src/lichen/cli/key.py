@@ -11,8 +11,8 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.config import UserConfig
-    from lichen.runs.setup import MemberRow
+    from lichen.runs.keeping.setup import MemberRow
+    from lichen.runs.workspace.config import UserConfig
 
 __all__ = ["key_command"]
 
@@ -49,8 +49,8 @@ def show_command(
     """
     from lichen.crypto.note import NoteKey
     from lichen.errors import NotALedgerError, UsageError
-    from lichen.runs.config import UserConfig
-    from lichen.runs.workspace import read_identity
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.workspace import read_identity
 
     if vkey and not log:
         raise UsageError("--vkey goes with --log", remedy="Type: lichen key show --log --vkey")
@@ -83,9 +83,9 @@ def make_command(invocation: Invocation, /, member: str | None) -> None:
 
     MEMBER is the name you will have in ledgers. A key that is there already is kept.
     """
-    from lichen.runs.config import UserConfig
-    from lichen.runs.setup import make_key
-    from lichen.runs.workspace import default_member, read_identity
+    from lichen.runs.keeping.setup import make_key
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.workspace import default_member, read_identity
 
     user = UserConfig.read()
     name = member or default_member(user)
@@ -118,7 +118,7 @@ def _adopt(user: UserConfig, name: str) -> bool:
 @pass_invocation
 def members_command(invocation: Invocation, /, ledger: str | None) -> None:
     """List the members of the ledger and their keys."""
-    from lichen.runs.setup import list_members
+    from lichen.runs.keeping.setup import list_members
 
     with invocation.workspace(ledger) as workspace:
         rows = list_members(workspace)
@@ -155,7 +155,7 @@ def admit_command(
 
     PUBLIC_KEY is what `lichen key show --public` prints on their machine. Only an admin may do this.
     """
-    from lichen.runs.setup import admit_member
+    from lichen.runs.keeping.setup import admit_member
 
     with invocation.workspace(ledger) as workspace:
         index = admit_member(workspace, member, public_key, admin=admin)
@@ -199,7 +199,7 @@ def rotate_command(invocation: Invocation, /, ledger: str | None) -> None:
     What the old key signed stays valid; it signs nothing from now on. Other ledgers that know the old key must be told
     separately, signed with the old key, which stays beside the new one.
     """
-    from lichen.runs.key_rotation import rotate_own_key
+    from lichen.runs.keeping.key_rotation import rotate_own_key
 
     with invocation.workspace(ledger) as workspace:
         rotated = rotate_own_key(workspace)
@@ -275,7 +275,7 @@ def succeed_command(invocation: Invocation, /, proposal: str | None, *, ledger: 
     """
     from pathlib import Path
 
-    from lichen.runs.log_succession import succeed_log_key
+    from lichen.runs.keeping.log_succession import succeed_log_key
 
     with invocation.workspace(ledger) as workspace:
         done = succeed_log_key(workspace, None if proposal is None else Path(proposal))
@@ -300,7 +300,7 @@ def approve_command(invocation: Invocation, /, proposal: str, *, ledger: str | N
     """
     from pathlib import Path
 
-    from lichen.runs.log_succession import approve_log_key
+    from lichen.runs.keeping.log_succession import approve_log_key
 
     with invocation.workspace(ledger, read_only=True) as workspace:
         count = approve_log_key(Path(proposal), workspace.ledger.id, workspace.identity)
@@ -320,7 +320,7 @@ def _act(
     *,
     from_index: int | None = None,
 ) -> int:
-    from lichen.runs.setup import member_action, parse_public_key
+    from lichen.runs.keeping.setup import member_action, parse_public_key
 
     key = parse_public_key(public_key) if public_key is not None else None
     with invocation.workspace(ledger) as workspace:

@@ -10,8 +10,8 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.flags import Suspect
-    from lichen.runs.lineage import Graph
+    from lichen.runs.queries.lineage import Graph
+    from lichen.runs.records.flags import Suspect
 
 __all__ = ["lineage_command"]
 
@@ -52,8 +52,8 @@ def lineage_command(invocation: Invocation, /, reference: str | None, **options:
 
     REFERENCE is an index, @last (when not given), a CID, a digest, or a file. Whatever descends from flagged work is marked as suspect.
     """
-    from lichen.runs.flags import suspects
-    from lichen.runs.lineage import lineage
+    from lichen.runs.queries.lineage import lineage
+    from lichen.runs.records.flags import suspects
 
     with invocation.workspace(options["ledger"]) as workspace:
         if options["suspects"]:

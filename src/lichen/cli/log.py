@@ -55,7 +55,7 @@ def log_command(invocation: Invocation, /, **options: Any) -> None:
 
     With --json, one entry is one line.
     """
-    from lichen.runs.show import log
+    from lichen.runs.queries.show import log
 
     with invocation.workspace(options["ledger"]) as workspace:
         entries = log(

@@ -14,7 +14,7 @@ from lichen.cli.options import Invocation, json_option, ledger_option, pass_invo
 if TYPE_CHECKING:
     from lichen.ledger.policy import Policy
     from lichen.net.witness.monitor import Report
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["monitor_command"]
 
@@ -105,7 +105,7 @@ def _watch(
 ) -> Report:
     from lichen.errors import UsageError
     from lichen.net.witness.monitor import Memory, compare_sightings, gather_sightings
-    from lichen.runs.config import lichen_home
+    from lichen.runs.workspace.config import lichen_home
 
     if workspace is not None:
         origin, log_keys = workspace.ledger.origin, list(workspace.ledger.log_keys)

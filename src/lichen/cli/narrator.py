@@ -22,8 +22,8 @@ from lichen.cli.sentences import (
 from lichen.units import format_energy
 
 if TYPE_CHECKING:
-    from lichen.runs.lookup import Answer, Nearest
     from lichen.runs.request import Estimate, RunResult
+    from lichen.runs.reuse.lookup import Answer, Nearest
 
 __all__ = [
     "TerminalNarrator",

@@ -17,9 +17,9 @@ from lichen.cli.output import Output
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lichen.runs.config import UserConfig
-    from lichen.runs.project import Project
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.project import Project
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["Invocation", "json_option", "ledger_option", "numbers", "pass_invocation"]
 
@@ -56,8 +56,8 @@ class Invocation:
         Raises:
             NotALedgerError: There is none.
         """
-        from lichen.runs.remotes import use_opener
-        from lichen.runs.workspace import Workspace
+        from lichen.runs.workspace.remotes import use_opener
+        from lichen.runs.workspace.workspace import Workspace
 
         use_opener(self._open_remote)
         with Workspace.find(option, project=project, read_only=read_only) as workspace:
@@ -81,7 +81,7 @@ class Invocation:
         if directory is None:
             return
         with contextlib.suppress(Exception):
-            from lichen.runs.balance import record_own_cost
+            from lichen.runs.queries.balance import record_own_cost
 
             record_own_cost(directory, self.command)
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from lichen.cli.options import Invocation
     from lichen.contracts.claims import Claim
-    from lichen.runs.prove import Proved
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.queries.prove import Proved
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["asked_claims", "check_options", "tell_proved"]
 
@@ -58,9 +58,9 @@ def asked_claims(workspace: Workspace, options: dict[str, Any]) -> list[Claim]:
         NotFoundError: No such entry or file.
     """
     from lichen.contracts.claims import artefact_claim, flagged_claim, withdrawn_claim
-    from lichen.runs.find import file_digest
-    from lichen.runs.prove import work_claims
-    from lichen.runs.reference import resolve
+    from lichen.runs.queries.find import file_digest
+    from lichen.runs.queries.prove import work_claims
+    from lichen.runs.queries.reference import resolve
 
     if options["fingerprint"] is not None:
         return work_claims(workspace, _digest(options["fingerprint"]), options["level"])
@@ -74,7 +74,7 @@ def asked_claims(workspace: Workspace, options: dict[str, Any]) -> list[Claim]:
 def tell_proved(invocation: Invocation, proved: Sequence[Proved], path: Path) -> None:
     """Write the receipts to their file and the answers to the terminal."""
     from lichen.cli.sentences import plural
-    from lichen.runs.prove import write_receipts
+    from lichen.runs.queries.prove import write_receipts
 
     write_receipts(path, proved)
     if invocation.as_json:

@@ -12,7 +12,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, numbers, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.publish import DeclaredEnergy, Published
+    from lichen.runs.records.publish import DeclaredEnergy, Published
 
 __all__ = ["publish_command"]
 
@@ -110,7 +110,7 @@ def _publish(
     run: int | None,
     metrics: dict[str, float],
 ) -> None:
-    from lichen.runs.publish import publish
+    from lichen.runs.records.publish import publish
 
     energy = _declared(options)
     with invocation.workspace(options["ledger"]) as workspace:
@@ -158,8 +158,8 @@ def evaluation_command(
 
     REFERENCE is an index, @last, a CID, a digest, or the model's file.
     """
-    from lichen.runs.publish import evaluate
-    from lichen.runs.reference import resolve
+    from lichen.runs.queries.reference import resolve
+    from lichen.runs.records.publish import evaluate
 
     metrics, energy = numbers(metric, "--metric", "accuracy=0.93"), _declared(options)
     with invocation.workspace(options["ledger"]) as workspace:
@@ -175,7 +175,7 @@ def evaluation_command(
 
 
 def _declared(options: dict[str, Any]) -> DeclaredEnergy | None:
-    from lichen.runs.publish import DeclaredEnergy
+    from lichen.runs.records.publish import DeclaredEnergy
     from lichen.units import parse_duration, parse_energy
 
     if options["energy"] is None:

@@ -10,7 +10,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.paper import LifeCycle
+    from lichen.runs.queries.paper import LifeCycle
 
 __all__ = ["report_command"]
 
@@ -54,7 +54,7 @@ def report_command(
     Counts every run of the scripts behind REFERENCE (an index, @last, a CID, a digest or a file), or every run on record: also those that failed, were
     interrupted or missed their target.
     """
-    from lichen.runs.paper import life_cycle, paper_report
+    from lichen.runs.queries.paper import life_cycle, paper_report
 
     with invocation.workspace(ledger) as workspace:
         if paper and not invocation.as_json:

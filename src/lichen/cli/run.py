@@ -14,10 +14,10 @@ from lichen.cli.options import Invocation, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
     from lichen.cli.narrator import TerminalNarrator
-    from lichen.runs.project import Project
+    from lichen.runs.process.supervise import Outcome
     from lichen.runs.request import RunRequest, RunResult
-    from lichen.runs.supervise import Outcome
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.workspace.project import Project
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["build_request", "check_command", "request_options", "run_command"]
 
@@ -104,8 +104,8 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     The exit status is the command's own. What Lichen has to say goes to standard error, after "lichen: ".
     """
     from lichen.cli.narrator import TerminalNarrator
-    from lichen.runs.project import Project
-    from lichen.runs.setup import check_admitted
+    from lichen.runs.keeping.setup import check_admitted
+    from lichen.runs.workspace.project import Project
 
     check_command(command)
     report = _report_path(options["report"])
@@ -134,7 +134,7 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
 
 def _is_later_rank() -> bool:
     """Say whether another process of the same distributed run speaks for all of them."""
-    from lichen.runs.ranks import detect_rank
+    from lichen.runs.distributed.ranks import detect_rank
 
     rank = detect_rank()
     return rank is not None and not rank.is_first
@@ -153,7 +153,7 @@ def build_request(command: tuple[str, ...], options: dict[str, Any], project: Pr
         UsageError: A path is missing, or a value is not of its form.
         NotFoundError: The grid zone is not known.
     """
-    from lichen.runs.metrics import parse_pattern, parse_target
+    from lichen.runs.records.metrics import parse_pattern, parse_target
     from lichen.runs.request import RunRequest
 
     if options.get("zone") is not None:
@@ -245,8 +245,8 @@ def _run_unrecorded(
     invocation: Invocation, request: RunRequest, report: Path | None, narrator: TerminalNarrator
 ) -> NoReturn:
     """Run the command as it would run without Lichen."""
+    from lichen.runs.process.supervise import supervise
     from lichen.runs.request import RunResult
-    from lichen.runs.supervise import supervise
 
     outcome = supervise(request.argv)
     if outcome.start_error is not None:
@@ -277,7 +277,7 @@ def _estimate(workspace: Workspace, request: RunRequest, narrator: TerminalNarra
 
 
 def _warn_of_secrets(request: RunRequest, narrator: TerminalNarrator) -> None:
-    from lichen.runs.secrets import mask_secrets
+    from lichen.runs.work.secrets import mask_secrets
 
     _, found = mask_secrets(request.argv)
     for secret in found:
@@ -317,7 +317,7 @@ def _write_report(path: Path, result: RunResult, narrator: TerminalNarrator) -> 
 
 def _leave(invocation: Invocation, outcome: Outcome) -> NoReturn:
     """End as the command ended, after booking what Lichen itself cost."""
-    from lichen.runs.supervise import end_as
+    from lichen.runs.process.supervise import end_as
 
     invocation.book_own_cost()
     outcome.close()

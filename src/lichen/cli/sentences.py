@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from lichen.units import format_energy
 
 if TYPE_CHECKING:
-    from lichen.runs.lookup import EarlierRun, Nearest
     from lichen.runs.request import Estimate
+    from lichen.runs.reuse.lookup import EarlierRun, Nearest
 
 __all__ = [
     "describe_age",

@@ -10,7 +10,7 @@ from lichen.cli.help import examples
 from lichen.cli.options import Invocation, ledger_option, pass_invocation
 
 if TYPE_CHECKING:
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["serve_command"]
 
@@ -73,8 +73,8 @@ def _serve(
 
     from lichen.crypto.key_file import read_key
     from lichen.errors import KeyFileError, UsageError
-    from lichen.runs.config import lichen_home
-    from lichen.runs.workspace import LOG_KEY_FILE
+    from lichen.runs.workspace.config import lichen_home
+    from lichen.runs.workspace.workspace import LOG_KEY_FILE
 
     try:
         from lichen.net.listening import bind

@@ -39,7 +39,7 @@ def show_command(
     REFERENCE is an index, @last (the newest run, when not given), a CID, a digest, or a file whose content is on record.
     """
     from lichen.errors import VerificationError
-    from lichen.runs.show import describe
+    from lichen.runs.queries.show import describe
 
     with invocation.workspace(ledger) as workspace:
         told = describe(workspace, reference)

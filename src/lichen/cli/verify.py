@@ -14,7 +14,7 @@ from lichen.cli.options import Invocation, json_option, ledger_option, pass_invo
 if TYPE_CHECKING:
     from lichen.ledger.policy import Policy
     from lichen.ledger.split_view import VerifiedSplitView
-    from lichen.runs.verify import ReceiptReport
+    from lichen.runs.keeping.verify import ReceiptReport
 
 __all__ = ["verify_command"]
 
@@ -70,7 +70,7 @@ def verify_command(
     if receipt is None:
         return _verify_ledger(invocation, ledger)
     from lichen.errors import NotALedgerError
-    from lichen.runs.verify import is_evidence, verify_evidence, verify_receipts
+    from lichen.runs.keeping.verify import is_evidence, verify_evidence, verify_receipts
 
     policy = None if policy_file is None else _read_policy(policy_file, faulty)
     evidence = is_evidence(Path(receipt))
@@ -135,7 +135,7 @@ def _verify_ledger(invocation: Invocation, ledger: str | None) -> int:
     """Audit the ledger; a problem is a result, told like one, and the status says that it is there."""
     from lichen.cli.audit import tell_ledger
     from lichen.errors import VerificationError
-    from lichen.runs.verify import verify_ledger
+    from lichen.runs.keeping.verify import verify_ledger
 
     with (
         invocation.workspace(ledger, read_only=True) as workspace,

@@ -44,8 +44,8 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     """
     from lichen.cli.narrator import nearest_lines
     from lichen.cli.sentences import describe_estimate
-    from lichen.runs.project import Project
-    from lichen.runs.why import explain
+    from lichen.runs.reuse.why import explain
+    from lichen.runs.workspace.project import Project
 
     check_command(command)
     project = Project.find(Path.cwd(), extra_ignore=options["ignore"])
@@ -54,7 +54,7 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
         explanation = explain(workspace, request)
         if options["prove"] is not None:
             from lichen.cli.proving import tell_proved
-            from lichen.runs.prove import planned_claims, prove
+            from lichen.runs.queries.prove import planned_claims, prove
 
             claims = planned_claims(workspace, explanation.answer.parts)
             tell_proved(invocation, prove(workspace, claims), Path(options["prove"]))

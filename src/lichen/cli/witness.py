@@ -76,7 +76,7 @@ def witness_command() -> None:
 def init_command(invocation: Invocation, /, *, name: str, directory: str) -> None:
     """Make a witness with a key of its own."""
     from lichen.ledger.witness_store import WitnessStore
-    from lichen.runs.config import lichen_home
+    from lichen.runs.workspace.config import lichen_home
 
     with WitnessStore.create(Path(directory), name, home=lichen_home()) as store:
         vkey = store.identity.note_key.vkey
@@ -396,7 +396,7 @@ def _tell_strength(invocation: Invocation, strength: QuorumStrength) -> None:
 
 def _open(directory: str) -> WitnessStore:
     from lichen.ledger.witness_store import WitnessStore
-    from lichen.runs.config import lichen_home
+    from lichen.runs.workspace.config import lichen_home
 
     return WitnessStore.open(Path(directory), home=lichen_home())
 

@@ -135,7 +135,7 @@ class _Bench:
         """Run a job without Lichen; return its joules."""
         from lichen.energy.attribution import TreeAccount
         from lichen.energy.meter import Meter
-        from lichen.runs.supervise import supervise
+        from lichen.runs.process.supervise import supervise
 
         meter = Meter().start()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -177,7 +177,7 @@ class _Bench:
 
     def _cost_of(self, index: int) -> float:
         from lichen.encoding.statement import Statement
-        from lichen.runs.workspace import Workspace
+        from lichen.runs.workspace.workspace import Workspace
 
         with Workspace.find(str(self.project), read_only=True) as workspace:
             said = Statement.from_bytes(workspace.ledger.entry(index).payload).predicate
@@ -185,7 +185,7 @@ class _Bench:
 
     def _own_lines(self) -> list[float]:
         """Return the joules of Lichen commands since the last call, from the processor seconds they left."""
-        from lichen.runs.balance import OWN_COST_FILE, joules_of_own_seconds
+        from lichen.runs.queries.balance import OWN_COST_FILE, joules_of_own_seconds
 
         path = self.project / ".lichen" / "cache" / OWN_COST_FILE
         if not path.exists():

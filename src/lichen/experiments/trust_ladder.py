@@ -191,7 +191,7 @@ class _Bench:
 
     def joules_per_second(self) -> Any:
         """What a second of a processor costs by the load model, as a measurement."""
-        from lichen.runs.balance import joules_of_own_seconds
+        from lichen.runs.queries.balance import joules_of_own_seconds
 
         return joules_of_own_seconds(1.0, 64 << 20)
 

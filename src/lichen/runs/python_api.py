@@ -27,19 +27,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lichen.errors import LichenError, Rejected, UsageError
-from lichen.runs.metrics import append_metrics, check_metrics
+from lichen.runs.records.metrics import append_metrics, check_metrics
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.energy.meter import Meter
-    from lichen.runs.command import Command
+    from lichen.runs.distributed.nested import NestedRun, SurroundingRun
     from lichen.runs.in_process import ProcessWatch
-    from lichen.runs.lookup import Answer, EarlierRun, Nearest
-    from lichen.runs.nested import NestedRun, SurroundingRun
-    from lichen.runs.observe import Observation
     from lichen.runs.request import Estimate, RunRequest, RunResult
-    from lichen.runs.surroundings import Surroundings
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.reuse.lookup import Answer, EarlierRun, Nearest
+    from lichen.runs.work.command import Command
+    from lichen.runs.work.observe import Observation
+    from lichen.runs.work.surroundings import Surroundings
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["Run", "StrPath", "log", "run"]
 
@@ -209,7 +209,7 @@ class Run:
         with self._own_work("it was not recorded"):
             self._record(error, measurement, duration_seconds)
         if self._workspace is not None:
-            from lichen.runs.balance import record_own_cost
+            from lichen.runs.queries.balance import record_own_cost
 
             record_own_cost(self._workspace.directory, "lichen.run", self._own_seconds)
         self._opened.close()
@@ -225,7 +225,7 @@ class Run:
             UsageError: The outputs may not be put where they belong.
             VerificationError: The answer does not hold.
         """
-        from lichen.runs.hit import take_hit
+        from lichen.runs.reuse.hit import take_hit
 
         if self.hit is None or self._answer is None or self._workspace is None:
             return False
@@ -284,13 +284,13 @@ class Run:
             self._own_seconds += time.process_time() - started
 
     def _ask(self) -> None:
-        from lichen.runs.command import Command
-        from lichen.runs.concealment import Concealer
-        from lichen.runs.interpreter import probe_interpreter
+        from lichen.runs.keeping.setup import check_admitted
         from lichen.runs.session import ask, flush_spool
-        from lichen.runs.setup import check_admitted
-        from lichen.runs.surroundings import Surroundings
-        from lichen.runs.workspace import Workspace
+        from lichen.runs.work.command import Command
+        from lichen.runs.work.concealment import Concealer
+        from lichen.runs.work.interpreter import probe_interpreter
+        from lichen.runs.work.surroundings import Surroundings
+        from lichen.runs.workspace.workspace import Workspace
 
         workspace = self._opened.enter_context(Workspace.find(self._ledger_option))
         _ = workspace.ledger, workspace.group_key
@@ -336,11 +336,11 @@ class Run:
     def _record(
         self, error: BaseException | None, measurement: Measurement | None, duration_seconds: float
     ) -> None:
-        from lichen.runs.metrics import collect_metrics, misses_target
-        from lichen.runs.nested import own_share, surrounding_run
-        from lichen.runs.observe import Reason
-        from lichen.runs.recording import write_down
+        from lichen.runs.distributed.nested import own_share, surrounding_run
+        from lichen.runs.records.metrics import collect_metrics, misses_target
+        from lichen.runs.records.recording import write_down
         from lichen.runs.request import RunResult
+        from lichen.runs.work.observe import Reason
 
         workspace = self._workspace
         if workspace is None or measurement is None or (self.result is not None and error is None):
@@ -381,7 +381,7 @@ class Run:
 
     def _tell_outer(self, surrounding: SurroundingRun | None, measurement: Measurement) -> None:
         """Leave what this block used, blocks inside it included, to the one run around it whose meter saw it too."""
-        from lichen.runs.nested import NestedRun, leave_note
+        from lichen.runs.distributed.nested import NestedRun, leave_note
 
         assert self.result is not None
         if self.result.record is None and self.result.spooled is None:
@@ -393,7 +393,7 @@ class Run:
             leave_note(surrounding, note)
 
     def _observe(self) -> Observation:
-        from lichen.runs.observe import Reason, observe
+        from lichen.runs.work.observe import Reason, observe
 
         assert self._workspace is not None
         assert self._command is not None

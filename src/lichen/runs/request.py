@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
-    from lichen.runs.lookup import Answer, Nearest
-    from lichen.runs.supervise import Outcome
+    from lichen.runs.process.supervise import Outcome
+    from lichen.runs.reuse.lookup import Answer, Nearest
 
 __all__ = ["Estimate", "Narrator", "RunRequest", "RunResult", "SilentNarrator"]
 

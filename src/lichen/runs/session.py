@@ -11,25 +11,33 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lichen.errors import LichenError, StorageError, UsageError
-from lichen.runs.command import Command
-from lichen.runs.concealment import Concealer
-from lichen.runs.hit import absolute_paths, take_hit, verify_answer
-from lichen.runs.interpreter import probe_interpreter
-from lichen.runs.launchers import LAUNCHER_VARIABLE
-from lichen.runs.lookup import Answer, EarlierRun, ReusePolicy, earlier_run, look_up, nearest_runs, runs_by
-from lichen.runs.manifest import command_key
+from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
+from lichen.runs.process.standard_input import describe_standard_input
+from lichen.runs.queries.views import is_digest
 from lichen.runs.request import Estimate, RunResult
-from lichen.runs.restore import plan_restore
-from lichen.runs.standard_input import describe_standard_input
-from lichen.runs.surroundings import STDIN, Surroundings
-from lichen.runs.views import is_digest
+from lichen.runs.reuse.hit import absolute_paths, take_hit, verify_answer
+from lichen.runs.reuse.lookup import (
+    Answer,
+    EarlierRun,
+    ReusePolicy,
+    earlier_run,
+    look_up,
+    nearest_runs,
+    runs_by,
+)
+from lichen.runs.reuse.restore import plan_restore
+from lichen.runs.work.command import Command
+from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.interpreter import probe_interpreter
+from lichen.runs.work.manifest import command_key
+from lichen.runs.work.surroundings import STDIN, Surroundings
 
 if TYPE_CHECKING:
-    from lichen.runs.lookup import Nearest
-    from lichen.runs.ranks import Rank
+    from lichen.runs.distributed.ranks import Rank
+    from lichen.runs.records.spool import SpooledOutput
     from lichen.runs.request import Narrator, RunRequest
-    from lichen.runs.spool import SpooledOutput
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.reuse.lookup import Nearest
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["answer_or_run", "ask", "estimate_energy", "prepare", "reuse_policy"]
 
@@ -115,13 +123,13 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
     flush_spool(workspace, narrator)
     surrounding = None
     if "LICHEN_RUN_ID" in os.environ:
-        from lichen.runs.nested import surrounding_run
+        from lichen.runs.distributed.nested import surrounding_run
 
         surrounding = surrounding_run()
     parent = surrounding.run_id if surrounding is not None else None
     rank = None
     if any(LAUNCHER_VARIABLE.fullmatch(name) for name in os.environ):
-        from lichen.runs.ranks import detect_rank
+        from lichen.runs.distributed.ranks import detect_rank
 
         rank = detect_rank()
     stdin = _read_ahead(workspace, command, surroundings)
@@ -141,7 +149,7 @@ def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator)
             stdin.close()
     if surrounding is not None and (rank is None or rank.is_first):  # its record holds what all ranks used
         energy = result.with_inner_runs.to_record() if result.with_inner_runs is not None else None
-        from lichen.runs.nested import NestedRun, leave_note
+        from lichen.runs.distributed.nested import NestedRun, leave_note
 
         leave_note(surrounding, NestedRun(f"run-{os.getpid()}", result.status, result.record, energy))
     return result
@@ -165,7 +173,7 @@ def _answer_rank(
     parent: str | None,
 ) -> RunResult:
     """Answer or run one process of a distributed run, as the first of them decides for all."""
-    from lichen.runs.ranked import Meeting, as_first_rank
+    from lichen.runs.distributed.ranked import Meeting, as_first_rank
     from lichen.runs.train import run_unrecorded, train
 
     surroundings.environ = as_first_rank(surroundings.environ)
@@ -301,7 +309,7 @@ def _run_alone(
 
     The ledger is asked again when it has grown since it was asked: who held the lease may have ended in between.
     """
-    from lichen.runs.lease import Lease
+    from lichen.runs.reuse.lease import Lease
     from lichen.runs.train import train
 
     descriptor = stdin.fileno() if stdin is not None else None
@@ -363,7 +371,7 @@ def estimate_energy(workspace: Workspace, command: Command, surroundings: Surrou
     Returns:
         Median, and the range widened by each run's own uncertainty; None when nothing like it was ever run.
     """
-    from lichen.runs.manifest import family_key
+    from lichen.runs.work.manifest import family_key
 
     connection = workspace.ledger.connection
     request_key = command_key(
@@ -398,8 +406,8 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     if workspace.read_only or not places:
         return 0
     from lichen.encoding.statement import Statement
-    from lichen.runs.recording import store_left_over
-    from lichen.runs.spool import Spool
+    from lichen.runs.records.recording import store_left_over
+    from lichen.runs.records.spool import Spool
 
     try:
         _ = workspace.store

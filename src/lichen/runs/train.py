@@ -20,26 +20,26 @@ from typing import TYPE_CHECKING
 
 from lichen.encoding.base import b64u
 from lichen.errors import LichenError
-from lichen.runs.collector import without_collector
-from lichen.runs.hit import absolute_paths
-from lichen.runs.metrics import collect_metrics, misses_target
-from lichen.runs.nested import mark, nested_runs, own_share
-from lichen.runs.observe import Observation, observe
-from lichen.runs.recording import write_down
+from lichen.runs.distributed.nested import mark, nested_runs, own_share
+from lichen.runs.records.metrics import collect_metrics, misses_target
+from lichen.runs.records.recording import write_down
 from lichen.runs.request import RunResult
-from lichen.runs.secrets import mask_secrets
-from lichen.runs.surroundings import STDIN
+from lichen.runs.reuse.hit import absolute_paths
+from lichen.runs.work.collector import without_collector
+from lichen.runs.work.observe import Observation, observe
+from lichen.runs.work.secrets import mask_secrets
+from lichen.runs.work.surroundings import STDIN
 
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
-    from lichen.runs.command import Command
-    from lichen.runs.lease import Held
-    from lichen.runs.ranked import Meeting
+    from lichen.runs.distributed.ranked import Meeting
+    from lichen.runs.process.supervise import Outcome
     from lichen.runs.request import Narrator, RunRequest
-    from lichen.runs.supervise import Outcome
-    from lichen.runs.surroundings import Surroundings
+    from lichen.runs.reuse.lease import Held
     from lichen.runs.trace.trace import Trace
-    from lichen.runs.workspace import Workspace
+    from lichen.runs.work.command import Command
+    from lichen.runs.work.surroundings import Surroundings
+    from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["Watched", "run_unrecorded", "train"]
 
@@ -126,7 +126,7 @@ def train(
 
 def run_unrecorded(request: RunRequest) -> RunResult:
     """Run a command of which nothing can be recorded."""
-    from lichen.runs.supervise import supervise
+    from lichen.runs.process.supervise import supervise
     from lichen.runs.trace.trace import Trace
 
     return _unrecorded(request, Watched(supervise(request.argv), Trace(), None, []))
@@ -174,8 +174,8 @@ def _watch(
     """Run the command; tracing and metering may fail without it noticing."""
     from lichen.energy.attribution import TreeAccount
     from lichen.energy.meter import Meter
-    from lichen.runs.signal_relay import withheld_signals
-    from lichen.runs.supervise import supervise
+    from lichen.runs.process.signal_relay import withheld_signals
+    from lichen.runs.process.supervise import supervise
     from lichen.runs.trace.trace import Trace
     from lichen.runs.trace.tracer import Tracer
 
@@ -326,7 +326,7 @@ def _describe(
 
 def _judge(observation: Observation, status: str, watched: Watched) -> None:
     """Add the reasons that do not come from the trace alone."""
-    from lichen.runs.observe import Reason
+    from lichen.runs.work.observe import Reason
 
     outcome = watched.outcome
     if status == "failed":

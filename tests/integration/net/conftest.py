@@ -28,7 +28,7 @@ from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
 from lichen.net.signed_request import sign_request
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 PARTS = ("command", "code", "data", "rest", "seed")
 ENTRY_TYPE = "application/vnd.lichen.entry"

@@ -12,8 +12,8 @@ import pytest
 
 import lichen
 from lichen.errors import NotALedgerError, UsageError
-from lichen.runs.config import UserConfig
-from lichen.runs.setup import create_ledger
+from lichen.runs.keeping.setup import create_ledger
+from lichen.runs.workspace.config import UserConfig
 
 SCRIPT = """
 import json, sys

@@ -21,7 +21,7 @@ WITHOUT_COMPILER = ("audit", "inotify")
 
 def test_lichen_itself_is_no_code_of_a_run(project: Project) -> None:
     result = project.script(
-        "import lichen, lichen.runs.metrics\nlichen.log(accuracy=1)", means=WITHOUT_COMPILER
+        "import lichen, lichen.runs.records.metrics\nlichen.log(accuracy=1)", means=WITHOUT_COMPILER
     )
     assert result.status == 0, result.stderr
     package = str(Path(lichen.__file__).parent)

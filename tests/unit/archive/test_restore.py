@@ -18,7 +18,7 @@ from lichen.contracts import default_contracts
 from lichen.errors import KeyFileError, RollbackError, StorageError, UsageError
 from lichen.ledger.audit import audit
 from lichen.ledger.ledger import Ledger
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 if TYPE_CHECKING:
     from tests.unit.archive.conftest import Place, Verify

@@ -156,7 +156,7 @@ def test_a_bug_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("lichen.runs.config.UserConfig.read", broken)
+    monkeypatch.setattr("lichen.runs.workspace.config.UserConfig.read", broken)
     done = run("config", "list")
     assert done.exit_code == 70
     assert "ZeroDivisionError: division by zero (test_main.py:" in done.stderr
@@ -169,7 +169,7 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lichen.runs.config.UserConfig.read", interrupted)
+    monkeypatch.setattr("lichen.runs.workspace.config.UserConfig.read", interrupted)
     done = run("config", "list")
     assert done.exit_code == 130
     assert done.stderr.endswith("lichen: interrupted\n")

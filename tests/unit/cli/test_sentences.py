@@ -19,9 +19,9 @@ from lichen.cli.sentences import (
     plural,
 )
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
-from lichen.runs.lookup import Answer, EarlierRun, Nearest
 from lichen.runs.request import Estimate, RunResult
-from lichen.runs.surroundings import Difference
+from lichen.runs.reuse.lookup import Answer, EarlierRun, Nearest
+from lichen.runs.work.surroundings import Difference
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000

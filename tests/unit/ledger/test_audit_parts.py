@@ -15,7 +15,7 @@ from lichen.ledger.audit.checked import Checked, Checker
 from lichen.ledger.audit.pool import CheckPool
 from lichen.ledger.audit.state_roots import StateRoots
 from lichen.ledger.state_map import StateMap
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 
 def writes_of_seals(rng: Random, count: int) -> list[dict[bytes, bytes | None]]:

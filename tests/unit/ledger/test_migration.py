@@ -11,7 +11,7 @@ import sample_ledger
 
 from lichen.errors import CorruptLedgerError, FormatVersionError
 from lichen.ledger import migration, storage
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 SAMPLES = Path(__file__).resolve().parents[2] / "vectors" / "samples"
 

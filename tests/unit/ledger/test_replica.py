@@ -11,7 +11,7 @@ from lichen.ledger.audit import audit
 from lichen.ledger.genesis import Sealing
 from lichen.ledger.receipt import verify_receipt
 from lichen.ledger.replica import Replica, is_seal
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 
 @pytest.fixture

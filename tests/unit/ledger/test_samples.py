@@ -20,7 +20,7 @@ from lichen.errors import FormatVersionError
 from lichen.ledger.audit import audit
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.storage import LEDGER_FILE_NAME, SCHEMA_VERSION
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 SAMPLES = Path(__file__).parents[2] / "vectors" / "samples"
 FROZEN = sorted(SAMPLES.glob("schema-*.sqlite.xz"))

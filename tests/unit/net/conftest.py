@@ -22,7 +22,7 @@ from lichen.ledger.ledger import Ledger
 from lichen.net.remote.memory import Remembered
 from lichen.net.remote.remote_ledger import RemoteLedger, deliveries, signature_in
 from lichen.net.remote.remote_log import RemoteLog
-from lichen.runs.views import default_views
+from lichen.runs.queries.views import default_views
 
 PARTS = ("command", "code", "data", "rest", "seed")
 

@@ -13,19 +13,19 @@ import pytest
 
 from lichen.encoding.base import b64u
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
-from lichen.runs.command import Command
-from lichen.runs.concealment import Concealer
-from lichen.runs.config import UserConfig
-from lichen.runs.interpreter import Interpreter
-from lichen.runs.lookup import Answer, Nearest, ReusePolicy, look_up
-from lichen.runs.observe import Observation, observe
-from lichen.runs.project import Project
-from lichen.runs.recording import write_down
+from lichen.runs.keeping.setup import admit_member, create_ledger, make_key
+from lichen.runs.records.recording import write_down
 from lichen.runs.request import Estimate, RunRequest, RunResult
-from lichen.runs.setup import admit_member, create_ledger, make_key
-from lichen.runs.surroundings import Surroundings
+from lichen.runs.reuse.lookup import Answer, Nearest, ReusePolicy, look_up
 from lichen.runs.trace.trace import Access, AccessKind, StatKey, Trace
-from lichen.runs.workspace import Workspace, member_key_path
+from lichen.runs.work.command import Command
+from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.interpreter import Interpreter
+from lichen.runs.work.observe import Observation, observe
+from lichen.runs.work.surroundings import Surroundings
+from lichen.runs.workspace.config import UserConfig
+from lichen.runs.workspace.project import Project
+from lichen.runs.workspace.workspace import Workspace, member_key_path
 
 PYTHON = Interpreter("cpython", "3.11.7", "x86_64", "cpython-311", "/usr", "/usr", ())
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from lichen.runs.lease import Lease
+from lichen.runs.reuse.lease import Lease
 
 DIRECTORY = Path(sys.argv[1])
 PATIENCE_SECONDS = 30

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from lichen.runs.ranks import detect_rank
-from lichen.runs.rendezvous import RankPart, Rendezvous
+from lichen.runs.distributed.ranks import detect_rank
+from lichen.runs.distributed.rendezvous import RankPart, Rendezvous
 
 
 def main() -> None:

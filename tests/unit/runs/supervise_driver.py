@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from lichen.runs.supervise import end_as, supervise
+from lichen.runs.process.supervise import end_as, supervise
 
 
 def main() -> None:

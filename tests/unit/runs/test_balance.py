@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lichen.runs.balance import (
+from lichen.runs.queries.balance import (
     OWN_COST_FILE,
     Balance,
     balance,
     joules_of_own_seconds,
     record_own_cost,
 )
-from lichen.runs.hit import take_hit
 from lichen.runs.request import RunRequest
+from lichen.runs.reuse.hit import take_hit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.runs.capture import Capture
+from lichen.runs.process.capture import Capture
 
 
 def test_a_short_stream_is_kept_whole() -> None:

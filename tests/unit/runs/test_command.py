@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import UsageError
-from lichen.runs.command import SEED_MARK, Command
-from lichen.runs.project import Project
+from lichen.runs.work.command import SEED_MARK, Command
+from lichen.runs.workspace.project import Project
 
 
 @pytest.fixture

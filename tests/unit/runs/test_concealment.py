@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lichen.runs.concealment import Concealer
-from lichen.runs.project import Project
-from lichen.runs.surroundings import Surroundings
+from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.surroundings import Surroundings
+from lichen.runs.workspace.project import Project
 
 KEY = b"k" * 32
 ARGV = ("python", "fetch.py", "--password", "correct-horse", "--depth", "4")

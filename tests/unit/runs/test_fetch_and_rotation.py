@@ -12,12 +12,12 @@ import pytest
 from lichen.crypto.key_file import read_key, write_key
 from lichen.crypto.keys import SigningKey
 from lichen.errors import NotFoundError, Rejected, StorageError, UsageError, VerificationError
-from lichen.runs.config import UserConfig
-from lichen.runs.fetch import fetch
-from lichen.runs.key_rotation import rotate_own_key
-from lichen.runs.publish import publish
-from lichen.runs.setup import check_admitted, create_ledger, list_members, member_action
-from lichen.runs.workspace import Workspace
+from lichen.runs.keeping.key_rotation import rotate_own_key
+from lichen.runs.keeping.setup import check_admitted, create_ledger, list_members, member_action
+from lichen.runs.queries.fetch import fetch
+from lichen.runs.records.publish import publish
+from lichen.runs.workspace.config import UserConfig
+from lichen.runs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

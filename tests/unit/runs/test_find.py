@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import NotFoundError, UsageError
-from lichen.runs.find import MetricBound, Query, find, parse_metric_bound
-from lichen.runs.flags import flag, withdraw
-from lichen.runs.publish import DeclaredEnergy, evaluate, publish
+from lichen.runs.queries.find import MetricBound, Query, find, parse_metric_bound
+from lichen.runs.records.flags import flag, withdraw
+from lichen.runs.records.publish import DeclaredEnergy, evaluate, publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

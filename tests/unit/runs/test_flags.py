@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import NotFoundError, Rejected, UsageError
-from lichen.runs.flags import flag, suspects, withdraw
-from lichen.runs.publish import publish
-from lichen.runs.show import describe
+from lichen.runs.queries.show import describe
+from lichen.runs.records.flags import flag, suspects, withdraw
+from lichen.runs.records.publish import publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -11,17 +11,17 @@ import pytest
 
 from lichen.content.cid import Cid
 from lichen.errors import LichenError, UsageError, VerificationError
-from lichen.runs.flags import withdraw
-from lichen.runs.hit import take_hit, verify_answer
-from lichen.runs.manifest import Manifest, Output
-from lichen.runs.record import RunFacts, run_statement
+from lichen.runs.keeping.verify import verify_receipt_file
+from lichen.runs.records.flags import withdraw
+from lichen.runs.records.record import RunFacts, run_statement
 from lichen.runs.request import RunRequest, RunResult
-from lichen.runs.verify import verify_receipt_file
+from lichen.runs.reuse.hit import take_hit, verify_answer
+from lichen.runs.work.manifest import Manifest, Output
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic, Listener
 
-    from lichen.runs.lookup import Answer
+    from lichen.runs.reuse.lookup import Answer
 
 REQUEST = RunRequest(("python", "train.py"))
 ACCEPT_SAME_WORK = frozenset({"same-work"})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.runs.ignore import IgnoreRules
+from lichen.runs.work.ignore import IgnoreRules
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 
 from lichen.crypto.sealed import open_bytes
 from lichen.errors import LichenError, NotALedgerError, Rejected, UsageError, VerificationError
-from lichen.runs.balance import balance
-from lichen.runs.config import UserConfig
-from lichen.runs.importing import ImportReport, import_ledger, source_workspace, verify_evidence
-from lichen.runs.publish import evaluate, publish
-from lichen.runs.setup import create_ledger
-from lichen.runs.verify import verify_ledger
-from lichen.runs.workspace import Workspace
+from lichen.runs.keeping.importing import ImportReport, import_ledger, source_workspace, verify_evidence
+from lichen.runs.keeping.setup import create_ledger
+from lichen.runs.keeping.verify import verify_ledger
+from lichen.runs.queries.balance import balance
+from lichen.runs.records.publish import evaluate, publish
+from lichen.runs.workspace.config import UserConfig
+from lichen.runs.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic
@@ -229,7 +229,7 @@ def test_the_evidence_proves_each_record(solo: Clinic, team: Opened):
 
 def test_evidence_for_other_claims_is_refused(solo: Clinic, team: Opened, monkeypatch: pytest.MonkeyPatch):
     """Somebody imports a run and says that it cost half."""
-    from lichen.runs.import_records import Translator
+    from lichen.runs.keeping.import_records import Translator
 
     honest = Translator._note
 
@@ -283,7 +283,7 @@ def test_a_ledger_into_itself(solo: Clinic):
 
 
 def test_somebody_who_is_not_admitted(solo: Clinic, team: Opened, monkeypatch: pytest.MonkeyPatch):
-    from lichen.runs.setup import make_key
+    from lichen.runs.keeping.setup import make_key
 
     target = team("private")
     make_key(UserConfig.read(), "eve")

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.encoding.base import b64u
-from lichen.runs.inputs import find_links, plain_inputs
-from lichen.runs.manifest import Manifest
-from lichen.runs.surroundings import MISSING, STDIN, digest_texts
 from lichen.runs.trace.trace import Access, StatKey, Trace
+from lichen.runs.work.inputs import find_links, plain_inputs
+from lichen.runs.work.manifest import Manifest
+from lichen.runs.work.surroundings import MISSING, STDIN, digest_texts
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic
 
-    from lichen.runs.surroundings import Surroundings
+    from lichen.runs.work.surroundings import Surroundings
 
 LATER_NS = 2**62
 
@@ -152,7 +152,7 @@ def test_links_beside_inputs_outside_the_project_are_found(
     (outside / "now.csv").symlink_to("real.csv")
     (outside.parent / "latest").symlink_to("v2")
     for limit in (20_000, 1):
-        monkeypatch.setattr("lichen.runs.surroundings._ENTRIES_MAX", limit)
+        monkeypatch.setattr("lichen.runs.work.surroundings._ENTRIES_MAX", limit)
         found = find_links(surroundings.afresh(), [str(outside / "now.csv")])
         if limit > 1:
             assert {Path(path).name for path in found} == {"now.csv", "latest"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.runs.interpreter import distribution_versions, probe_interpreter
+from lichen.runs.work.interpreter import distribution_versions, probe_interpreter
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import lichen.runs.lease as lease_module
-from lichen.runs.lease import LEASE_VARIABLE, STALE_SECONDS, Lease
-from lichen.runs.processes import this_process
+import lichen.runs.reuse.lease as lease_module
+from lichen.runs.process.processes import this_process
+from lichen.runs.reuse.lease import LEASE_VARIABLE, STALE_SECONDS, Lease
 
 DRIVER = str(Path(__file__).with_name("lease_driver.py"))
 PATIENCE_SECONDS = 30

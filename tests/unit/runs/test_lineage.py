@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.content.cid import Cid
-from lichen.runs.flags import flag
-from lichen.runs.lineage import Graph, lineage
-from lichen.runs.publish import evaluate, publish
+from lichen.runs.queries.lineage import Graph, lineage
+from lichen.runs.records.flags import flag
+from lichen.runs.records.publish import evaluate, publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import KeyFileError, NotFoundError
-from lichen.runs.local_index import LocalIndex
-from lichen.runs.manifest import Manifest, Output
+from lichen.runs.reuse.local_index import LocalIndex
+from lichen.runs.work.manifest import Manifest, Output
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lichen.runs.flags import withdraw
-from lichen.runs.lookup import earlier_run, nearest_runs
-from lichen.runs.project import Project
-from lichen.runs.setup import member_action
+from lichen.runs.keeping.setup import member_action
+from lichen.runs.records.flags import withdraw
+from lichen.runs.reuse.lookup import earlier_run, nearest_runs
+from lichen.runs.workspace.project import Project
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import EncodingError
-from lichen.runs.manifest import Manifest, Output
+from lichen.runs.work.manifest import Manifest, Output
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 TABLE = st.dictionaries(TEXT, TEXT, max_size=3)

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import UsageError
-from lichen.runs.metrics import append_metrics, collect_metrics, misses_target, parse_pattern, parse_target
+from lichen.runs.records.metrics import (
+    append_metrics,
+    collect_metrics,
+    misses_target,
+    parse_pattern,
+    parse_target,
+)
 
 
 def test_logging_outside_a_run_does_nothing() -> None:

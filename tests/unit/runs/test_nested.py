@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
-from lichen.runs.nested import (
+from lichen.runs.distributed.nested import (
     NestedRun,
     SurroundingRun,
     leave_note,
@@ -37,7 +37,7 @@ def note(run_id: str, measurement: Measurement | None) -> NestedRun:
 def test_a_process_started_by_a_run_finds_it(tmp_path: Path) -> None:
     environment: dict[str, str] = {}
     mark(environment, "run-1", tmp_path)
-    code = "from lichen.runs.nested import surrounding_run; print(surrounding_run())"
+    code = "from lichen.runs.distributed.nested import surrounding_run; print(surrounding_run())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.encoding.base import b64u
-from lichen.runs.observe import data_digests
-from lichen.runs.surroundings import ALWAYS_VARIABLES, EDITED, MISSING, STDIN
 from lichen.runs.trace.trace import Access, Exec, Trace
+from lichen.runs.work.observe import data_digests
+from lichen.runs.work.surroundings import ALWAYS_VARIABLES, EDITED, MISSING, STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.unit.runs.conftest import Clinic
 
-    from lichen.runs.observe import Observation
+    from lichen.runs.work.observe import Observation
 
 
 def digest(content: bytes) -> str:
@@ -449,8 +449,8 @@ def test_variables_of_the_trace_and_those_nobody_can_see_are_items(clinic: Clini
 
 
 def test_a_variable_that_is_a_seed_is_no_other_item(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lichen.runs.command import Command
-    from lichen.runs.observe import observe
+    from lichen.runs.work.command import Command
+    from lichen.runs.work.observe import observe
 
     command = Command.parse(
         ("python", "train.py"), clinic.project, cwd=clinic.root, seed_names=["FOLD"], environ={"FOLD": "3"}

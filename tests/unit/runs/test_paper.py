@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import NotFoundError, UsageError
-from lichen.runs.hit import take_hit
-from lichen.runs.paper import life_cycle, paper_report
-from lichen.runs.publish import publish
+from lichen.runs.queries.paper import life_cycle, paper_report
+from lichen.runs.records.publish import publish
 from lichen.runs.request import RunRequest
+from lichen.runs.reuse.hit import take_hit
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic, Listener

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from lichen.runs.processes import ancestors, this_process
+from lichen.runs.process.processes import ancestors, this_process
 
 
 def test_this_process_is_here_and_runs() -> None:

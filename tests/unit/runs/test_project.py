@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import NotALedgerError, UsageError
-from lichen.runs.config import ProjectConfig, UserConfig
-from lichen.runs.project import Project, invisible, locate_ledger, visible
+from lichen.runs.workspace.config import ProjectConfig, UserConfig
+from lichen.runs.workspace.project import Project, invisible, locate_ledger, visible
 
 
 @given(st.binary(max_size=40).filter(lambda raw: b"\0" not in raw))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import EncodingError, NotFoundError, StorageError, UsageError, VerificationError
-from lichen.runs.flags import flag, withdraw
-from lichen.runs.ledger_handle import LedgerHandle
-from lichen.runs.prove import planned_claims, prove, work_claims, write_receipts
-from lichen.runs.publish import publish
-from lichen.runs.verify import verify_receipt_file, verify_receipts
+from lichen.runs.keeping.verify import verify_receipt_file, verify_receipts
+from lichen.runs.queries.prove import planned_claims, prove, work_claims, write_receipts
+from lichen.runs.records.flags import flag, withdraw
+from lichen.runs.records.publish import publish
+from lichen.runs.workspace.ledger_handle import LedgerHandle
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

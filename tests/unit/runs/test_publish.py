@@ -10,9 +10,9 @@ import pytest
 
 from lichen.content.cid import Cid
 from lichen.errors import LichenError, Rejected, UsageError
-from lichen.runs.publish import DeclaredEnergy, data_entries, evaluate, publish
-from lichen.runs.show import describe
-from lichen.runs.verify import verify_receipt_file
+from lichen.runs.keeping.verify import verify_receipt_file
+from lichen.runs.queries.show import describe
+from lichen.runs.records.publish import DeclaredEnergy, data_entries, evaluate, publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lichen.runs.ranks import detect_rank
+from lichen.runs.distributed.ranks import detect_rank
 
 TORCHRUN = {
     "RANK": "3",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import NotFoundError, UsageError
-from lichen.runs.publish import publish
-from lichen.runs.reference import entries_with_digest, resolve
+from lichen.runs.queries.reference import entries_with_digest, resolve
+from lichen.runs.records.publish import publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -14,8 +14,15 @@ import pytest
 
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
 from lichen.errors import StorageError
-from lichen.runs.ranks import Rank
-from lichen.runs.rendezvous import JOIN_SECONDS_MAX, RankPart, Rendezvous, addenda, remove_old, total_energy
+from lichen.runs.distributed.ranks import Rank
+from lichen.runs.distributed.rendezvous import (
+    JOIN_SECONDS_MAX,
+    RankPart,
+    Rendezvous,
+    addenda,
+    remove_old,
+    total_energy,
+)
 
 DRIVER = str(Path(__file__).with_name("rank_driver.py"))
 PATIENCE_SECONDS = 30

@@ -12,8 +12,8 @@ import pytest
 
 from lichen.content.cid import Cid
 from lichen.errors import EncodingError, LichenError, NotFoundError, UsageError, VerificationError
-from lichen.runs.manifest import Manifest, Output
-from lichen.runs.restore import plan_restore, restore
+from lichen.runs.reuse.restore import plan_restore, restore
+from lichen.runs.work.manifest import Manifest, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.runs.secrets import MASK, mask_secrets, mask_variables
+from lichen.runs.work.secrets import MASK, mask_secrets, mask_variables
 
 # Put together here, so that no scanner takes this file for a leak.
 GITHUB = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"

@@ -19,9 +19,7 @@ from lichen.errors import (
     UsageError,
     VerificationError,
 )
-from lichen.runs.config import UserConfig
-from lichen.runs.flags import flag
-from lichen.runs.setup import (
+from lichen.runs.keeping.setup import (
     admit_member,
     check_admitted,
     create_ledger,
@@ -30,8 +28,10 @@ from lichen.runs.setup import (
     member_action,
     parse_public_key,
 )
-from lichen.runs.show import describe, log
-from lichen.runs.verify import verify_ledger, verify_receipt_file
+from lichen.runs.keeping.verify import verify_ledger, verify_receipt_file
+from lichen.runs.queries.show import describe, log
+from lichen.runs.records.flags import flag
+from lichen.runs.workspace.config import UserConfig
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

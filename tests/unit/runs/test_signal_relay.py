@@ -12,7 +12,7 @@ def test_ends_of_children_told_to_other_threads_leave_no_race_behind() -> None:
     program = textwrap.dedent(
         """
         import os, signal, subprocess, sys, threading, time
-        from lichen.runs.signal_relay import SignalRelay
+        from lichen.runs.process.signal_relay import SignalRelay
         for _ in range(2):
             threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         complaints = []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import NotFoundError, Rejected, StorageError
-from lichen.runs.spool import Spool, SpooledOutput
+from lichen.runs.records.spool import Spool, SpooledOutput
 
 OUTPUT = SpooledOutput("/project/model.bin", "ab" * 32, 12)
 
@@ -205,7 +205,7 @@ def test_no_directory_at_all_is_a_storage_error_that_names_them(tmp_path: Path) 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     script = (
         "import resource, sys\nfrom pathlib import Path\nfrom lichen.errors import StorageError\n"
-        "from lichen.runs.spool import Spool\n"
+        "from lichen.runs.records.spool import Spool\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: Spool(Path(sys.argv[1])).add(b'x' * 5000)\n"

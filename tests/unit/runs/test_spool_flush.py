@@ -11,7 +11,7 @@ import pytest
 from lichen.content.directory_store import DirectoryStore
 from lichen.encoding.statement import Statement
 from lichen.errors import StorageError
-from lichen.runs.recording import write_down
+from lichen.runs.records.recording import write_down
 from lichen.runs.request import RunRequest, RunResult
 from lichen.runs.session import flush_spool
 from lichen.runs.trace.trace import Trace

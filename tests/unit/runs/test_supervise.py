@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from lichen.errors import UsageError
-from lichen.runs.signal_relay import RELAYED, withheld_signals
-from lichen.runs.supervise import Outcome, supervise
+from lichen.runs.process.signal_relay import RELAYED, withheld_signals
+from lichen.runs.process.supervise import Outcome, supervise
 
 DRIVER = str(Path(__file__).with_name("supervise_driver.py"))
 PATIENCE_SECONDS = 30

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import EncodingError, StorageError
-from lichen.runs.concealment import Concealer
-from lichen.runs.interpreter import Interpreter
-from lichen.runs.manifest import Manifest, Output
-from lichen.runs.project import Project
-from lichen.runs.surroundings import EDITED, MISSING, STDIN, Difference, Surroundings, differences
+from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.interpreter import Interpreter
+from lichen.runs.work.manifest import Manifest, Output
+from lichen.runs.work.surroundings import EDITED, MISSING, STDIN, Difference, Surroundings, differences
+from lichen.runs.workspace.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lichen.runs.terminal import EscapeFilter, filter_escapes
+from lichen.runs.process.terminal import EscapeFilter, filter_escapes
 
 KEPT = {
     "text": "plain text",

@@ -8,10 +8,10 @@ import pytest
 
 from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
 from lichen.encoding.statement import Statement
-from lichen.runs.flags import flag, withdraw
-from lichen.runs.hit import take_hit
-from lichen.runs.publish import evaluate, publish
+from lichen.runs.records.flags import flag, withdraw
+from lichen.runs.records.publish import evaluate, publish
 from lichen.runs.request import RunRequest
+from lichen.runs.reuse.hit import take_hit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,7 +29,7 @@ from typing import Final
 from lichen.crypto.hashes import sha256
 from lichen.crypto.keys import PublicKey
 from lichen.errors import EncodingError, LichenError, StorageError, VerificationError
-from lichen.runs.spool import write_durably
+from lichen.runs.records.spool import write_durably
 
 __all__ = ["Evidence", "Remembered", "directory_of", "forget", "keep_evidence", "read_remembered", "remember"]
 

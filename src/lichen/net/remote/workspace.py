@@ -31,10 +31,10 @@ from lichen.net.remote.memory import Remembered, directory_of, forget, read_reme
 from lichen.net.remote.remote_ledger import RemoteLedger, deliveries, signature_in
 from lichen.net.remote.remote_log import RemoteLog
 from lichen.net.remote.remote_store import RemoteStore
-from lichen.runs.config import UserConfig, lichen_home
-from lichen.runs.manifest import Manifest
-from lichen.runs.project import Project
-from lichen.runs.workspace import GROUP_KEY_FILE, Workspace
+from lichen.runs.work.manifest import Manifest
+from lichen.runs.workspace.config import UserConfig, lichen_home
+from lichen.runs.workspace.project import Project
+from lichen.runs.workspace.workspace import GROUP_KEY_FILE, Workspace
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import PublicKey
@@ -80,7 +80,7 @@ class RemoteWorkspace(Workspace):
             )
         self.remote.ledger_id, self.remote.is_private = remembered.ledger, remembered.access != "public"
         if (self.directory / "ledger.sqlite").exists():
-            from lichen.runs.views import default_views
+            from lichen.runs.queries.views import default_views
 
             ledger = RemoteLedger.open_copy(self.directory, default_contracts(), default_views())
         else:
@@ -230,7 +230,7 @@ def _first_copy(directory: Path, remote: RemoteLog, remembered: Remembered) -> R
     Raises:
         VerificationError: They do not hold, or are of another ledger than was pinned.
     """
-    from lichen.runs.views import default_views
+    from lichen.runs.queries.views import default_views
 
     origin, note = origin_of(remembered.ledger), remote.checkpoint()
     checkpoint = parse_checkpoint(note)[0]  # its signature is checked when the copy has come that far

@@ -113,7 +113,7 @@ class Service:
         clock: Callable[[], float] = time.time,
         rising_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from lichen.runs.views import default_views
+        from lichen.runs.queries.views import default_views
 
         self.settings = settings or ServerSettings()
         self.ledger = Ledger.open(directory, default_contracts(), default_views(), log_key, home=home)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lichen.runs.collector import without_collector
 from lichen.runs.trace.accesses import AccessTable
 from lichen.runs.trace.agent_log import (
     ABSENT,
@@ -38,6 +37,7 @@ from lichen.runs.trace.programs import kind_of_program, looks_at_times
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
 from lichen.runs.trace.trace import StatKey, Trace
 from lichen.runs.trace.variables import select_variables
+from lichen.runs.work.collector import without_collector
 
 __all__ = ["METRICS_FILE", "Evidence", "collect_trace"]
 

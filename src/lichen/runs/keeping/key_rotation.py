@@ -1,0 +1,88 @@
+"""Give a member a new key, so that at every moment one key file on disk is the one the ledger knows.
+
+The new key is written beside the old one before the ledger hears of it, and takes its place after. A rotation that was
+interrupted in between is finished by the next one: the waiting key is taken up, never a third one made.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichen.errors import StorageError
+from lichen.runs.keeping.setup import member_action
+
+if TYPE_CHECKING:
+    from lichen.crypto.keys import SigningKey
+    from lichen.runs.workspace.workspace import Workspace
+
+__all__ = ["Rotated", "rotate_own_key"]
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A key that took another's place.
+
+    Args:
+        index: Entry that says so; None when an interrupted rotation was only finished.
+        did_key: The new public key.
+        path: Where the new key lies, which is where the old one was.
+        retired_path: Where the old key lies.
+    """
+
+    index: int | None
+    did_key: str
+    path: Path
+    retired_path: Path
+
+
+def rotate_own_key(workspace: Workspace) -> Rotated:
+    """Make a new key for the acting member and end the one in use.
+
+    Args:
+        workspace: The ledger.
+
+    Raises:
+        KeyFileError: The key in use, or one that waits from an earlier attempt, cannot be read.
+        StorageError: The new key cannot be written, or cannot take the old one's place.
+        Rejected: The key in use no longer speaks for the member.
+    """
+    identity = workspace.identity
+    path = identity.path
+    waiting = path.with_name(path.name + ".next")
+    retired = path.with_name(f"{path.name}.{identity.key.public.key_id.hex()[:8]}.retired")
+    key = _waiting_key(waiting)
+    index = None
+    if not _speaks_for(workspace, key, identity.member):
+        index = member_action(workspace, "rotate", identity.member, key=key.public)
+    try:
+        if not retired.exists():
+            os.link(path, retired)
+        waiting.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"the ledger knows the new key, but {waiting} could not take the place of {path}: {error.strerror}",
+            remedy="Put that right and run `lichen key rotate` again: it finishes the rotation.",
+        ) from error
+    return Rotated(index, key.public.did_key, path, retired)
+
+
+def _waiting_key(path: Path) -> SigningKey:
+    """Return the key an interrupted rotation left behind, or a new one, written."""
+    from lichen.crypto.key_file import read_key, write_key
+    from lichen.crypto.keys import SigningKey
+
+    if path.exists():
+        return read_key(path)
+    key = SigningKey.generate()
+    write_key(path, key)
+    return key
+
+
+def _speaks_for(workspace: Workspace, key: SigningKey, member: str) -> bool:
+    from lichen.contracts.members import key_binding
+
+    binding = key_binding(workspace.ledger.state.get, key.public.key_id)
+    return binding is not None and binding.member == member and binding.end is None

@@ -1,0 +1,1 @@
+"""Questions put to a ledger, and where their answers are kept ready."""

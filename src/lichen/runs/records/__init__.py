@@ -1,0 +1,1 @@
+"""What runs and people have to say, built into records and written down."""

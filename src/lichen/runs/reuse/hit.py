@@ -1,0 +1,203 @@
+"""Take an answer from the ledger: verify it, put its outputs back, book what was not spent."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
+from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, VerificationError
+from lichen.runs.queries.views import is_digest
+from lichen.runs.records.record import outputs_digest, reuse_statement
+from lichen.runs.request import RunResult
+from lichen.runs.reuse.restore import plan_restore, restore
+
+if TYPE_CHECKING:
+    from lichen.encoding.statement import Statement
+    from lichen.runs.request import Narrator, RunRequest
+    from lichen.runs.reuse.lookup import Answer, EarlierRun
+    from lichen.runs.work.manifest import Manifest
+    from lichen.runs.workspace.workspace import Workspace
+
+__all__ = ["take_hit", "verify_answer"]
+
+
+def verify_answer(workspace: Workspace, answer: Answer) -> str:
+    """Verify that an answer is in the ledger as it was told.
+
+    Checks the inclusion of the entry under the signed checkpoint, the author's signature, the state's count for the
+    fingerprint, that the query table says what the entry says, and that the manifest is the one the entry names, with
+    its outputs.
+
+    Returns:
+        Text of the receipt.
+
+    Raises:
+        VerificationError: Something does not hold.
+    """
+    from lichen.encoding.statement import Statement
+    from lichen.ledger.receipt import verify_receipt
+
+    run, manifest = answer.run, answer.manifest
+    assert run is not None
+    assert manifest is not None
+    ledger = workspace.ledger
+    log_key = ledger.genesis.log_key
+    receipt = ledger.receipt(run.index)
+    verify_receipt(receipt, log_key, ledger.origin)
+    standing = ledger.state_receipt("registry", b"exact/" + run.exact)
+    if verify_receipt(standing, log_key, ledger.origin).value is None:
+        raise VerificationError(f"the state has no run with the fingerprint of entry {run.index}")
+    statement = Statement.from_bytes(ledger.entry(run.index).payload)
+    _check_row(run, statement)
+    _check_manifest(workspace, run.index, statement, manifest)
+    return receipt.to_text()
+
+
+def _check_row(run: EarlierRun, statement: Statement) -> None:
+    """Make sure that the query table, which nobody signed, says what the entry says."""
+    said = statement.predicate
+    signed = (
+        said["member"],
+        said["reusable"],
+        said["manifest"],
+        said.get("exit_status"),
+        dict(said["metrics"]),
+    )
+    if signed != (run.member, run.reusable, run.manifest_cid, run.exit_status, dict(run.metrics)):
+        raise VerificationError(
+            f"the query tables say something else of entry {run.index} than the entry itself",
+            expected=str(signed)[:200],
+            calculated=str((run.member, run.reusable, run.manifest_cid))[:200],
+            remedy="Somebody changed the ledger's file: check it with `lichen verify`, and use --rerun.",
+        )
+
+
+def _check_manifest(workspace: Workspace, index: int, statement: Statement, manifest: Manifest) -> None:
+    """Make sure that a manifest names the outputs and the work that the entry names."""
+    named = {subject.name: subject.sha256 for subject in statement.subjects}
+    if "outputs" in named:
+        held = named["outputs"] == outputs_digest(manifest)
+    elif "manifest" in named:
+        held = not manifest.outputs
+    else:
+        held = sorted(named.values()) == sorted(output.sha256 for output in manifest.outputs)
+    parts = statement.predicate["parts"]
+    if not held or manifest.parts(workspace.group_key) != dict(parts):
+        raise VerificationError(
+            f"the manifest of entry {index} does not say what the entry says",
+            expected=b64u(canonical_json(parts))[:60],
+            calculated=b64u(canonical_json(manifest.parts(workspace.group_key)))[:60],
+            remedy="Its author published a wrong manifest: use --rerun, and flag the entry.",
+        )
+
+
+def take_hit(
+    workspace: Workspace,
+    request: RunRequest,
+    answer: Answer,
+    narrator: Narrator,
+    *,
+    declared_outputs: tuple[str, ...],
+) -> RunResult | None:
+    """Answer a request from the ledger.
+
+    Args:
+        workspace: Ledger and store.
+        request: What was asked.
+        answer: A hit.
+        narrator: Hears the recorded output.
+        declared_outputs: Absolute paths the requester declared.
+
+    Returns:
+        The result, or None when outputs are no longer in the store, so the work must be done again.
+
+    Raises:
+        LichenError: The answer does not verify, or may not be put where it belongs.
+    """
+    started = time.monotonic()
+    run, manifest = answer.run, answer.manifest
+    assert run is not None
+    assert manifest is not None
+    receipt = verify_answer(workspace, answer)
+    plan = plan_restore(workspace, manifest, own=run.member == workspace.member, declared=declared_outputs)
+    if plan.missing:
+        narrator.warning(
+            f"entry {run.index} has the answer, but {plan.missing[0].name} is no longer in the store"
+        )
+        return None
+    try:
+        written = restore(
+            workspace,
+            plan,
+            lambda path, cid: narrator.warning(
+                f"{path} held something else, which is kept: lichen get {cid}"
+            ),
+        )
+    except (NotFoundError, VerificationError) as error:
+        narrator.warning(f"entry {run.index} has the answer, but the store failed: {error.message}")
+        return None
+    if request.replay:
+        _replay(workspace, manifest, narrator)
+    credited = bool(written) and _book(workspace, answer, len(written), narrator)
+    return RunResult(
+        status="hit",
+        exit_status=run.exit_status or 0,
+        record=run.index,
+        reusable=True,
+        avoided_joules=run.energy_joules if credited else 0.0,
+        avoided_u95=run.relative_u95 if credited else 0.0,
+        credited=credited,
+        duration_seconds=time.monotonic() - started,
+        metrics=run.metrics,
+        receipt=receipt,
+        author=run.member,
+        answer=answer,
+        outputs=[output.name for output in manifest.outputs],
+        manifest_cid=run.manifest_cid,
+    )
+
+
+def _replay(workspace: Workspace, manifest: Manifest, narrator: Narrator) -> None:
+    from lichen.encoding.base import b64u_decode
+    from lichen.runs.process.terminal import filter_escapes
+
+    recorded = workspace.detail(manifest).get("stdout")
+    if isinstance(recorded, str):
+        with contextlib.suppress(
+            BrokenPipeError, EncodingError
+        ):  # the answer stands, whoever reads its output
+            narrator.replayed(filter_escapes(b64u_decode(recorded)))
+
+
+def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrator) -> bool:
+    """Append the reuse record; one credit per fingerprint and member."""
+    run = answer.run
+    assert run is not None
+    column = "exact" if answer.level == "exact" else "same_work"
+    taken = workspace.ledger.connection.execute(
+        "SELECT 1 FROM view_reuse JOIN view_run ON view_run.idx = view_reuse.target "  # noqa: S608 - constants
+        f"WHERE {is_digest(f'view_run.{column}', '?1')} AND view_reuse.level = ?2 AND view_reuse.member = ?3"
+        " AND view_reuse.avoided_joules > 0",
+        (run.exact if answer.level == "exact" else run.same_work, answer.level, workspace.member),
+    ).fetchone()
+    if taken:
+        return False
+    try:
+        said = reuse_statement(workspace, run, level=answer.level, restored=restored, own=None)
+        workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
+    except LichenError as error:
+        if not (isinstance(error, Rejected) and error.rule == "registry.double-credit"):
+            narrator.warning(f"the joules not spent could not be booked: {error}")
+        return False
+    return True
+
+
+def absolute_paths(paths: tuple[str, ...], root: Path) -> tuple[str, ...]:
+    """Return declared paths in absolute form, links kept."""
+    import os
+
+    return tuple(os.path.normpath(root / path) for path in paths)

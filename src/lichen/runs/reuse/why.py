@@ -1,0 +1,124 @@
+"""Why a request would be answered or not: the first difference behind a miss, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lichen.runs.session import ask, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lichen.runs.request import Estimate, RunRequest
+    from lichen.runs.reuse.lookup import Answer, Nearest
+    from lichen.runs.workspace.workspace import Workspace
+
+__all__ = ["Explanation", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the ledger would do with a request, and why.
+
+    Args:
+        kind: ``hit``, ``offer``, ``same-work`` or ``miss``.
+        lines: The reason, a sentence a line.
+        answer: What the ledger said.
+        nearest: Earlier work that is like it.
+        estimate: What running it is likely to cost.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+    answer: Answer
+    nearest: Sequence[Nearest]
+    estimate: Estimate | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a table for JSON."""
+        difference = self.answer.difference
+        return {
+            "kind": self.kind,
+            "lines": list(self.lines),
+            "record": self.answer.run.index if self.answer.run else None,
+            "compared": self.answer.compared.index if self.answer.compared else None,
+            "difference": difference.__dict__ if difference else None,
+            "nearest": [
+                {
+                    "record": near.run.index,
+                    "changed": {name: list(pair) for name, pair in near.changed.items()},
+                }
+                for near in self.nearest
+            ],
+            "estimate": self.estimate.__dict__ if self.estimate else None,
+        }
+
+
+def explain(workspace: Workspace, request: RunRequest) -> Explanation:
+    """Ask the ledger about a request without running anything.
+
+    Args:
+        workspace: Ledger and store.
+        request: The options as `lichen run` would get them.
+
+    Raises:
+        UsageError: The request makes no sense.
+    """
+    command, surroundings = prepare(workspace, request)
+    answer, nearest, estimate = ask(workspace, request, command, surroundings)
+    return Explanation(answer.kind, tuple(_lines(workspace, answer, nearest)), answer, nearest, estimate)
+
+
+def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
+    run = answer.run
+    if answer.kind == "hit" and run is not None:
+        return [
+            f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now."
+        ]
+    if answer.kind == "offer" and run is not None:
+        return [f"entry {run.index} by {run.member} is equal work, but {answer.note}."]
+    if answer.kind == "same-work" and run is not None:
+        return [
+            f"entry {run.index} by {run.member} is the same work with another seed; --accept same-work takes it."
+        ]
+    lines = list(answer.warnings)
+    if answer.compared is None:
+        lines.append("no run of this command line is on record.")
+        if nearest:
+            lines.append(f"nearest: entry {nearest[0].run.index}, which differs in {_changes(nearest[0])}.")
+        return lines
+    compared = answer.compared
+    if answer.difference is not None:
+        lines.append(f"since entry {compared.index}: {answer.difference.describe()}.")
+    elif not compared.reusable:
+        lines.append(
+            f"entry {compared.index} is equal work, but it may not answer: {_reason(workspace, compared)}."
+        )
+    else:
+        lines.append(
+            f"entry {compared.index} is equal work, but it was withdrawn, or its author's key no longer stands."
+        )
+    return lines
+
+
+def _changes(near: Nearest) -> str:
+    if not near.changed:
+        return "its files or environment"
+    return ", ".join(
+        f"{name} ({before or 'not given'} there, {now or 'not given'} here)"
+        for name, (before, now) in near.changed.items()
+    )
+
+
+def _reason(workspace: Workspace, compared: Any) -> str:
+    """Return the sentence kept in the detail, else the code in the entry."""
+    from lichen.errors import LichenError
+
+    try:
+        reasons = workspace.detail(workspace.manifest(compared.manifest_cid)).get("reasons")
+    except LichenError:
+        reasons = None
+    if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict):
+        return str(reasons[0].get("text") or compared.reason)
+    return str(compared.reason)

@@ -1,0 +1,552 @@
+"""What a manifest's items look like now, on this machine, in this project.
+
+The same functions describe an item when a run has been watched and when a later request is compared with it, so the
+two can only differ when the world does. A comparison that cannot be made (an unreadable file, an interpreter that
+does not answer) is a difference, never a match.
+"""
+
+# There can be 100,000 paths.
+# ruff: noqa: PTH116
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
+from lichen.errors import LichenError
+from lichen.runs.trace.variables import ALL_NAMES, all_names
+from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.interpreter import Interpreter, distribution_versions
+from lichen.runs.work.manifest import Manifest
+from lichen.runs.workspace.project import Project
+
+__all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differences"]
+
+STDIN = "{stdin}"
+_SEARCHES = frozenset({"program", "library"})
+"""First words of environment facts that say where a search leads: ``program cat`` on PATH, ``library libm.so``."""
+MISSING = "missing"
+LINK_MARK = "link "
+FILE_MARK = "file"
+MODE_MARK = " mode "
+TIME_MARK = " at "
+EDITED = "(edited files)"
+ALWAYS_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
+    "PYTHONDEVMODE", "PYTHONINTMAXSTRDIGITS", "PYTHONIOENCODING", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8", "PYTHONWARNINGS", "TZ",
+)  # fmt: skip
+"""Variables that interpreters and numerical libraries read where no trace sees it; part of every manifest."""
+
+
+_ENTRIES_MAX = 20_000  # of a directory outside the project, looked at for links
+
+State = tuple[int, ...]
+HashFiles = Callable[[Sequence[str], "Sequence[State | None] | None"], "Sequence[bytes | None]"]
+
+
+class _Listing(NamedTuple):
+    """A directory: names, sorted, a slash behind directories, and which of them are symbolic links."""
+
+    names: list[str]
+    links: set[str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first item in which a request differs from an earlier run.
+
+    Args:
+        section: Section of the manifest, such as ``data``.
+        name: Name of the item in it.
+        before: What the run saw; None when it did not see the item.
+        now: What is there; None when it is not there.
+    """
+
+    section: str
+    name: str
+    before: str | None
+    now: str | None
+
+    def describe(self) -> str:
+        """Say the difference in one line."""
+        if self.section == "absent":
+            return f"{self.name} exists now; the earlier run found nothing there"
+        if self.section == "listings":
+            return f"the listing of {self.name} changed"
+        if self.section == "modules":
+            return f"{self.name} could now supply other modules: {self.now or 'none'} instead of {self.before or 'none'}"
+        if self.section in ("code", "data", "executables"):
+            if self.now in (None, MISSING):
+                return f"{self.name} is gone"
+            return f"{self.name} changed" if self.before else f"{self.name} is new"
+        if self.section == "distributions" and self.name.startswith("names in "):
+            return f"the {self.name} changed"
+        if self.section == "distributions" and self.name.startswith("("):
+            return f"what is installed changed {self.name}"
+        if self.section == "variables" and self.name == ALL_NAMES:
+            return "other variables are set than before, and the run looked at all of them"
+        noun = {
+            "variables": "variable", "distributions": "installed version of", "environment": "environment:",
+            "present": "", "seed": "seed", "command": "command",
+        }[self.section]  # fmt: skip
+        before = "unset" if self.before is None else self.before
+        now = "unset" if self.now is None else self.now
+        return f"{noun} {self.name} is {now}, was {before}".strip()
+
+
+@dataclass
+class Surroundings:
+    """What is there now.
+
+    Args:
+        project: Names paths.
+        hash_file: Returns the SHA-256 of a regular file, 32 bytes; raises LichenError or OSError.
+        interpreter: What the command's interpreter says of itself; None when it is no Python or does not answer.
+        environ: Environment the command will see.
+        stdin_digest: SHA-256 of piped input; None when there is none.
+        concealer: Masks variables that hold secrets.
+        hash_files: Does so for many at once: given paths and, for each, the state that is meant or None, returns 32 bytes or
+            None for each; see ``DigestCache.digest_states``. Without it each is hashed by itself.
+    """
+
+    project: Project
+    hash_file: Callable[[str], bytes]
+    interpreter: Interpreter | None
+    environ: Mapping[str, str]
+    stdin_digest: bytes | None = None
+    concealer: Concealer = field(default_factory=Concealer)
+    hash_files: HashFiles | None = None
+    _digests: dict[str, str] = field(default_factory=dict)
+    _listings: dict[str, _Listing | None] = field(default_factory=dict)
+
+    def afresh(self) -> Surroundings:
+        """Return the same with nothing looked at yet."""
+        return replace(self, _digests={}, _listings={})
+
+    def digest_of(self, name: str) -> str:
+        """Return the digest text of a file by manifest name, or ``missing``."""
+        if name not in self._digests:
+            self._digests[name] = self._hash(name)
+        return self._digests[name]
+
+    def digests_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the digest text of many files by manifest name, as :meth:`digest_of` gives each."""
+        names = list(names)
+        if self.hash_files is not None and len(names) > 1:
+            unknown = [name for name in names if name not in self._digests and name != STDIN]
+            with contextlib.suppress(LichenError):  # no path has such a name: then each is looked at alone
+                found = self.hash_files(self.project.paths_of(unknown), None)
+                if None in found:
+                    unknown = [
+                        name for name, digest in zip(unknown, found, strict=True) if digest is not None
+                    ]
+                texts = digest_texts([digest for digest in found if digest is not None])
+                self._digests.update(zip(unknown, texts, strict=True))
+        known = self._digests
+        return {name: known[name] if name in known else self.digest_of(name) for name in names}
+
+    def digest_states(self, paths: Sequence[str], states: Sequence[State | None]) -> list[bytes | None]:
+        """Return the SHA-256 of files by absolute path, in the states that are meant; None where that cannot be told.
+
+        Args:
+            paths: Of regular files.
+            states: For each its device, inode, size, mtime and ctime; None for any.
+        """
+        if self.hash_files is not None:
+            return list(self.hash_files(paths, states))
+        found: list[bytes | None] = []
+        for path, state in zip(paths, states, strict=True):
+            try:
+                is_file = stat.S_ISREG(os.stat(path).st_mode)
+                digest = self.hash_file(path) if is_file else None
+                if state is not None and _state_of(path) != tuple(state):
+                    digest = None
+            except (OSError, LichenError):
+                digest = None
+            found.append(digest)
+        return found
+
+    def _hash(self, name: str) -> str:
+        if name == STDIN:
+            return b64u(self.stdin_digest) if self.stdin_digest is not None else MISSING
+        try:
+            path = self.project.path_of(name)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return MISSING
+            return b64u(self.hash_file(path))
+        except (OSError, LichenError):
+            return MISSING
+
+    def presence_of(self, name: str) -> str:
+        """Say what stands at a name without reading it: ``directory``, ``other``, a size in bytes, or ``missing``."""
+        try:
+            info = os.stat(self.project.path_of(name))
+        except (OSError, LichenError):
+            return MISSING
+        if stat.S_ISDIR(info.st_mode):
+            return "directory"
+        return str(info.st_size) if stat.S_ISREG(info.st_mode) else "other"
+
+    def link_of(self, name: str) -> str:
+        """Say where a symbolic link points, after ``LINK_MARK``, or ``missing``."""
+        try:
+            return LINK_MARK + self.project.generalise(str(Path(self.project.path_of(name)).readlink()))
+        except (OSError, ValueError, LichenError):
+            return MISSING
+
+    def status_of(self, name: str, *, times: bool) -> str:
+        """Say what stands at a name, with permission bits and, if asked, modification time: ``512 mode 644 at 17…`` (ns)."""
+        try:
+            info = Path(self.project.path_of(name)).stat()
+        except (OSError, LichenError):
+            return MISSING
+        mode = f"{self.presence_of(name)}{MODE_MARK}{stat.S_IMODE(info.st_mode):o}"
+        return f"{mode}{TIME_MARK}{info.st_mtime_ns}" if times else mode
+
+    def _presence_like(self, name: str, before: str) -> str:
+        """Say what stands at a name in the terms in which it was described before."""
+        if before.startswith(LINK_MARK):
+            return self.link_of(name)
+        if MODE_MARK in before:
+            return self.status_of(name, times=TIME_MARK in before)
+        now = self.presence_of(name)
+        return FILE_MARK if before == FILE_MARK and now.isdigit() else now
+
+    def _scan(self, path: str) -> _Listing | None:
+        """List a directory by absolute path, once."""
+        if path not in self._listings:
+            names, links = [], set()
+            try:
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_symlink():
+                            links.add(entry.name)
+                            names.append(f"{entry.name}/" if os.path.isdir(entry.path) else entry.name)  # noqa: PTH112
+                        else:
+                            names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
+                self._listings[path] = _Listing(sorted(names), links)
+            except OSError:
+                self._listings[path] = None
+        return self._listings[path]
+
+    def _entries(self, name: str) -> list[str] | None:
+        try:
+            return self.entries_of(self.project.path_of(name))
+        except LichenError:
+            return None
+
+    def entries_of(self, directory: str) -> list[str] | None:
+        """Return the sorted names in a directory by absolute path, a slash behind directories; None if it cannot be read."""
+        listing = self._scan(directory)
+        return None if listing is None else listing.names
+
+    def links_in(self, directory: str, *, whole: bool = False) -> set[str] | None:
+        """Return the names of symbolic links in a directory.
+
+        Args:
+            directory: Absolute path.
+            whole: Nothing short of the whole directory will do.
+
+        Returns:
+            Names; of those among the first 20,000 entries only when the directory lies outside the project, holds more and the
+            whole was not asked for. None when it cannot be read, or not whole.
+        """
+        if directory in self._listings or self.project.contains(directory):
+            listing = self._scan(directory)
+            return None if listing is None else listing.links
+        try:
+            with os.scandir(directory) as entries:
+                found = {
+                    entry.name for entry in itertools.islice(entries, _ENTRIES_MAX) if entry.is_symlink()
+                }
+                return None if whole and next(entries, None) is not None else found
+        except OSError:
+            return None
+
+    def listing_of(self, name: str, made: Iterable[str]) -> str:
+        """Digest a directory's names, leaving out what the run itself made and what is ignored.
+
+        Args:
+            name: Manifest name of the directory.
+            made: Manifest names of the run's outputs and directories.
+        """
+        entries = self._entries(name)
+        if entries is None:
+            return MISSING
+        return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, entries))).digest())
+
+    def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
+        """Say whether a directory holds the names it once held, apart from what the run made and what is ignored.
+
+        Args:
+            name: Manifest name of the directory.
+            made: Manifest names of the run's outputs and directories.
+            entries: Names as they once were, with or without a slash behind directories.
+        """
+        now = self._entries(name)
+        if now is None:
+            return False
+        if {entry.rstrip("/") for entry in now} == {entry.rstrip("/") for entry in entries}:
+            return True
+        listed = [
+            {entry.rstrip("/") for entry in self._foreign(name, made, names)} for names in (now, entries)
+        ]
+        return listed[0] == listed[1]
+
+    def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
+        """Return the manifest names of entries that are not the run's own and not ignored, in order."""
+        path = self.project.path_of(name)
+        own = made if isinstance(made, Set) else set(made)
+        entries = sorted(entries)
+        ignored = self.project.ignored_in(path, [entry.rstrip("/") for entry in entries])
+        if ignored:
+            entries = [entry for entry in entries if entry.rstrip("/") not in ignored]
+        return [visible for visible in self.project.names_in(path, entries) if visible.rstrip("/") not in own]
+
+    def modules_in(self, name: str, imports: frozenset[str]) -> str:
+        """Name the modules among ``imports`` that a directory could supply, comma separated."""
+        stems = {
+            entry.rstrip("/").partition(".")[0]
+            for entry in self._entries(name) or ()
+            if _is_importable(entry)
+        }
+        return ",".join(sorted(stems & imports))
+
+    def variable(self, name: str) -> str | None:
+        """Return a variable with the project root generalised, or None when unset."""
+        value = self.environ.get(name)
+        if name == ALL_NAMES and value is None:
+            return all_names(self.environ)
+        if name == "PYTHONPATH" and value:
+            value = os.pathsep.join(part for part in value.split(os.pathsep) if part)
+        if value is None:
+            return None
+        return self.project.generalise(self.concealer.values({name: value})[name])
+
+    def versions_of(self, names: Collection[str]) -> dict[str, str]:
+        """Return the installed versions of distributions, ``-`` for those not there.
+
+        A version is followed by the digest of the build. Installed files that were edited after installation stand together under
+        ``EDITED``, since no version tells of them. ``ALL_INSTALLED`` and names after ``LISTED`` say what a run saw that asked
+        which distributions there are, or listed an installed folder.
+        """
+        from lichen.runs.trace import distributions as installed
+
+        listed = [
+            name for name in names if name == installed.ALL_INSTALLED or name.startswith(installed.LISTED)
+        ]
+        wanted = [name for name in names if name != EDITED and name not in listed]
+        directories = self.interpreter.path if self.interpreter else ()
+        found = {name: self._listed(name, directories) for name in listed}
+        if not wanted:
+            return found
+        sites = [installed.SiteDirectory.read(path, wanted) for path in directories if Path(path).is_dir()]
+        builds = installed.builds_of(sites, wanted)
+        for name, version in distribution_versions(wanted, directories).items():
+            found[name] = f"{version} (build {builds[name]})" if name in builds else version
+        changed = installed.changed_installed_files(sites, wanted, self.hash_file)
+        return {**found, EDITED: self._edited(changed)}
+
+    def _edited(self, changed: Iterable[str]) -> str:
+        """Digest edited installed files by name and content."""
+        texts = [f"{Path(path).name}\0{self.digest_of(self.project.name_of(path))}\0" for path in changed]
+        return _short_digest("".join(texts)) if texts else "none"
+
+    def _listed(self, name: str, directories: Iterable[str]) -> str:
+        """Digest the names in an installed folder, bytecode left out, or those of all distributions."""
+        from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED
+
+        if name == ALL_INSTALLED:
+            folders = list(directories)
+        else:
+            relative = name.removeprefix(LISTED)
+            folders = [f"{directory}/{relative}".removesuffix("/.") for directory in directories]
+            folders = [folder for folder in folders if Path(folder).is_dir()][:1]
+        entries: list[str] = []
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                entries += [entry.name for entry in Path(folder).iterdir()]
+        if name == ALL_INSTALLED:
+            entries = [entry for entry in entries if entry.endswith((".dist-info", ".egg-info"))]
+        kept = sorted(entry for entry in entries if entry != "__pycache__" and not entry.endswith(".pyc"))
+        return _short_digest("\0".join(kept)) if folders else MISSING
+
+    def start_of(self) -> str:
+        """Digest what every start of the interpreter obeys: path files and customizations among installed packages."""
+        from lichen.runs.trace.distributions import start_files
+
+        directories = self.interpreter.path if self.interpreter else ()
+        texts = []
+        for path in start_files(entry for entry in directories if entry.endswith(("-packages",))):
+            try:
+                text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+            except OSError:
+                text = MISSING  # a folder, whose content counts once it is imported
+            texts.append(f"{Path(path).name}\0{self.project.generalise(text)}\0")
+        if self.interpreter is not None and not _has_packages(self.interpreter):
+            texts.append("no folder for packages, so none of them was looked for there")
+        return _short_digest("".join(texts)) if texts else "none"
+
+    def encoding_of(self) -> str:
+        """Say which character encoding the locale asks for: its name, ``C``, or ``default``."""
+        for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+            if value := self.environ.get(name):
+                _, dot, codeset = value.partition("@")[0].partition(".")
+                return codeset.lower().replace("-", "") if dot else value
+        return "default"
+
+    def environment_of(self, keys: Collection[str]) -> dict[str, str]:
+        """Return interpreter, architecture and driver facts by name."""
+        known = self.interpreter.to_environment() if self.interpreter else {"machine": os.uname().machine}
+        if "start" in keys:
+            known["start"] = self.start_of()
+        known["encoding"] = self.encoding_of()
+        if (driver := _nvidia_driver()) is not None:
+            known["nvidia_driver"] = driver
+        for key in keys:
+            kind, _, name = key.partition(" ")
+            if name and kind in _SEARCHES:
+                known[key] = self._found(kind, name)
+        return {key: known.get(key, MISSING) for key in keys}
+
+    def _found(self, kind: str, name: str) -> str:
+        """Say where a search leads for a program or a library."""
+        from lichen.runs.trace.programs import find_library, find_program
+
+        found = (find_program if kind == "program" else find_library)(name, "/", self.environ)
+        return self.project.generalise(found) if found else MISSING
+
+    def redo(self, manifest: Manifest) -> Manifest:
+        """Describe every item of a manifest as it is now.
+
+        Args:
+            manifest: An earlier run's.
+
+        Returns:
+            The same items with today's values. An absent name that now exists is kept only when it is something the run itself
+            made; the caller then compares its content with what the run made.
+        """
+        made = {output.name for output in manifest.outputs} | set(manifest.directories)
+        imports = frozenset(manifest.imports)
+        still_absent = tuple(
+            name for name in manifest.absent if name in made or self.presence_of(name) == MISSING
+        )
+        return replace(
+            manifest,
+            code=self.digests_of(manifest.code),
+            data=self.digests_of(manifest.data),
+            absent=still_absent,
+            present={name: self._presence_like(name, value) for name, value in manifest.present.items()},
+            listings={name: self.listing_of(name, made) for name in manifest.listings},
+            modules={name: self.modules_in(name, imports) for name in manifest.modules},
+            variables={name: self.variable(name) for name in manifest.variables},
+            environment=self.environment_of(manifest.environment),
+            distributions=self.versions_of(manifest.distributions),
+            executables={name: self.digest_of(name) for name in manifest.executables},
+        ).sharing(manifest)
+
+    def contradicts_own_outputs(self, manifest: Manifest) -> str | None:
+        """Return the first name that the run found absent, made, and that is now something else.
+
+        Such a name decided something while it was absent; it may stand there again only as the run left it.
+        """
+        outputs = {output.name: output for output in manifest.outputs}
+        for name in manifest.absent:
+            presence = self.presence_of(name)
+            if presence == MISSING:
+                continue
+            output = outputs.get(name)
+            if output is None and presence == "directory":
+                continue
+            if output is None or self.digest_of(name) != b64u(output.sha256):
+                return name
+        return None
+
+
+def _has_packages(interpreter: Interpreter) -> bool:
+    """Say whether the folder is there in which an interpreter's own packages are installed."""
+    own = (f"{interpreter.prefix}/", f"{interpreter.base_prefix}/")
+    return any(
+        entry.endswith("-packages") and entry.startswith(own) and Path(entry).is_dir()
+        for entry in interpreter.path
+    )
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def digest_texts(digests: Sequence[bytes]) -> list[str]:
+    """Write many digests as unpadded base64url, as ``b64u`` writes each.
+
+    Args:
+        digests: 32 bytes each.
+
+    Returns:
+        43 characters each. One zero byte between makes all of them one text: it turns the last four bits of a digest, and
+        nothing of the next, into a full group.
+    """
+    if not digests:
+        return []
+    joined = binascii.b2a_base64(b"\0".join(digests) + b"\0", newline=False)
+    text = joined.translate(bytes.maketrans(b"+/", b"-_")).decode("ascii")
+    return [text[start : start + 43] for start in range(0, len(text), 44)]
+
+
+def _state_of(path: str) -> State:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_importable(entry: str) -> bool:
+    return entry.endswith((".py", ".pyc", ".so", ".pyd", "/"))
+
+
+def _nvidia_driver() -> str | None:
+    try:
+        return (
+            Path("/proc/driver/nvidia/version")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()[0][:120]
+        )
+    except (OSError, IndexError):
+        return None
+
+
+def differences(before: Manifest, now: Manifest) -> Iterator[Difference]:
+    """Give every item in which two manifests differ, what a person would look at first coming first.
+
+    Args:
+        before: Of the earlier run.
+        now: The same items as they are now; see :meth:`Surroundings.redo`.
+    """
+    if before.command != now.command or before.cwd != now.cwd:
+        yield Difference("command", "", " ".join(before.command), " ".join(now.command))
+    for name in before.absent:
+        if name not in now.absent:
+            yield Difference("absent", name, None, "there")
+    for section in _SECTIONS:
+        old: Mapping[str, str | None] = getattr(before, section)
+        new: Mapping[str, str | None] = getattr(now, section)
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                yield Difference(section, name, old.get(name), new.get(name))
+    for name in sorted(before.seeds.keys() | now.seeds.keys()):
+        if before.seeds.get(name) != now.seeds.get(name):
+            yield Difference("seed", name, before.seeds.get(name), now.seeds.get(name))
+
+
+_SECTIONS = (
+    "code", "data", "present", "listings", "modules", "variables", "distributions", "environment", "executables",
+)  # fmt: skip
