@@ -167,7 +167,9 @@ class FakeLedger:
         self.gate = threading.Event()
         self.failure: Exception | None = None
         self.batches: list[int] = []
+        self.sealed_at: list[int] = []
         self.size = self.sealed_size = 0
+        self.keeps_blocks_open = False
 
     def append_many(self, entries, *, seal: bool):
         assert self.gate.wait(30)
@@ -175,7 +177,10 @@ class FakeLedger:
             raise self.failure
         self.batches.append(len(entries))
         start = self.size
-        self.size = self.sealed_size = start + len(entries)
+        self.size = start + len(entries)
+        if seal or not self.keeps_blocks_open:
+            self.sealed_size = self.size
+            self.sealed_at.append(self.size)
         return [Appended(start + place, bytes(32)) for place in range(len(entries))]
 
 
@@ -227,3 +232,18 @@ def test_when_the_disk_fails_nobody_is_acknowledged_and_the_next_is_served() -> 
         await asyncio.to_thread(committer.close)
 
     asyncio.run(scenario())
+
+
+def test_a_block_is_closed_before_it_grows_so_large_that_everybody_waits_for_it() -> None:
+    ledger = FakeLedger()
+    ledger.gate.set()
+    ledger.keeps_blocks_open = True
+
+    async def scenario() -> None:
+        committer = Committer(ledger, 100, asyncio.get_running_loop(), block_count_max=4)
+        for number in range(10):
+            await committer.submit(entry(number), wants_receipt=False)
+        await asyncio.to_thread(committer.close)
+
+    asyncio.run(scenario())
+    assert ledger.sealed_at == [4, 8]

@@ -84,6 +84,7 @@ class Committer:
         waiting_max: Submissions that may wait.
         loop: Where answers are delivered.
         observer: Hears of each transaction.
+        block_count_max: Entries after which a block is closed, where the ledger's own policy would wait for more; None leaves it to that.
     """
 
     def __init__(
@@ -92,11 +93,14 @@ class Committer:
         waiting_max: int,
         loop: asyncio.AbstractEventLoop,
         observer: BatchObserver | None = None,
+        *,
+        block_count_max: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._waiting_max = waiting_max
         self._loop = loop
         self._observer = observer or BatchObserver()
+        self._block_count_max = block_count_max
         self._waiting: deque[_Submission] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -166,7 +170,8 @@ class Committer:
         started = time.perf_counter()
         try:
             results = self._ledger.append_many(
-                [submission.entry for submission in batch], seal=any(one.wants_receipt for one in batch)
+                [submission.entry for submission in batch],
+                seal=self._is_block_full(len(batch)) or any(one.wants_receipt for one in batch),
             )
             self._observer.committed(len(batch), time.perf_counter() - started)
             self._has_open_block = self._ledger.sealed_size < self._ledger.size
@@ -185,6 +190,12 @@ class Committer:
                 _LOG.error("a record was appended, but its receipt failed: %s", error)
                 outcomes.append(problem_of(error) if isinstance(error, LichenError) else _internal())
         return outcomes
+
+    def _is_block_full(self, count: int) -> bool:
+        """Say whether the open block has enough entries when so many more are in it."""
+        if self._block_count_max is None:
+            return False
+        return self._ledger.size - self._ledger.sealed_size + count >= self._block_count_max
 
     def _earlier(self, submission: _Submission, refusal: Rejected) -> Accepted | Problem:
         """Answer a payload that is in the ledger already as it was answered the first time."""

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 KEEP_ALIVE_SECONDS: Final = 30
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter while another wants it. The writer computes for milliseconds on end; with Python's 5 ms
+each answer that is sent, and each request that is read, would wait so long for its turn."""
 HEAD_BYTES_MAX: Final = 16_384
 
 _LOG = logging.getLogger("lichen.serve")
@@ -61,8 +65,13 @@ def serve(service: Service, listening: socket.socket, on_ready: Callable[[], obj
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         backlog=BACKLOG,
     )
-    with listening:
-        _Server(config, service, on_ready).run(sockets=[listening])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        with listening:
+            _Server(config, service, on_ready).run(sockets=[listening])
+    finally:
+        sys.setswitchinterval(before)
 
 
 class _Server(uvicorn.Server):

@@ -148,7 +148,13 @@ class Service:
     def start(self) -> None:
         """Start the writer; inside the event loop that answers requests."""
         loop = asyncio.get_running_loop()
-        self._committer = Committer(self.ledger, self.settings.waiting_max, loop, self.metrics)
+        self._committer = Committer(
+            self.ledger,
+            self.settings.waiting_max,
+            loop,
+            self.metrics,
+            block_count_max=self.settings.block_count_max,
+        )
         self._collector.start()
 
     def close(self) -> None:

@@ -24,6 +24,8 @@ class ServerSettings:
         records_burst: Records it may submit at once.
         requests_per_second: Requests of any kind from one address, averaged over the burst.
         requests_burst: Requests at once.
+        block_count_max: Entries after which a block is closed, where the ledger itself would wait for more. Closing one updates
+            the state with everything in it, and whoever submits meanwhile waits for that.
         waiting_max: Records that may wait for the disk; beyond, submitters are told to come back.
         requests_max: Requests answered at a time; beyond, callers are told to come back.
         header_seconds: Time a caller has for sending the head of a request.
@@ -38,6 +40,7 @@ class ServerSettings:
     records_burst: float = 2_000.0
     requests_per_second: float = 5_000.0
     requests_burst: float = 20_000.0
+    block_count_max: int = 256
     waiting_max: int = 4_096
     requests_max: int = 1_024
     header_seconds: float = 10.0
