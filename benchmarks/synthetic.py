@@ -1,8 +1,6 @@
 """Ledgers of many runs, made quickly: records as `lichen run` makes them, with drawn metrics and joules.
 
 The records are complete and signed; only the manifests they name are not in a store, as in a ledger whose store lies elsewhere.
-Where only the query tables matter, `make_views` hands further records to the real views without signing them and without
-appending them to the log, which takes a tenth of the time: the tables and their indexes are those of a ledger of that size.
 """
 
 from __future__ import annotations
@@ -10,23 +8,23 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from lichen.contracts import default_contracts
-from lichen.crypto.keys import SigningKey
+from lichen.crypto.key_file import read_key
 from lichen.encoding.base import b64u
-from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
+from lichen.errors import Rejected
+from lichen.ledger.genesis import Sealing
 from lichen.ledger.ledger import Ledger
-from lichen.ledger.ports import Record
 from lichen.runs.keeping.setup import create_ledger
 from lichen.runs.queries.views import default_views
 from lichen.runs.workspace.config import UserConfig
 from lichen.runs.workspace.workspace import LOG_KEY_FILE, read_identity
 
+BATCH_COUNT = 10_000
 DATA_SETS = 50
 METRICS = ("accuracy", "loss", "f1")
 
@@ -62,71 +60,48 @@ def run_statement(rng: random.Random, number: int, ledger_id: str, member: str, 
     return Statement("run", subjects, {**run_predicate(rng, number), **common})
 
 
-def entries(ledger: Ledger, key: SigningKey, member: str, count: int, seed: int) -> Iterator[Entry]:
-    """Sign many runs."""
-    rng = random.Random(seed)
-    ledger_id = b64u(bytes.fromhex(ledger.id))
-    now = time.time_ns() // 1_000_000
-    for number in range(count):
-        yield Entry.signed(run_statement(rng, number, ledger_id, member, now).to_bytes(), key)
-
-
 def make_ledger(
-    directory: Path, count: int, *, access: str = "public", batch: int = 2_000, seed: int = 1
+    directory: Path,
+    count: int,
+    *,
+    access: str = "public",
+    batch: int = BATCH_COUNT,
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Make a ledger of ``count`` runs in ``directory/.lichen``; LICHEN_HOME must be set."""
+    """Make a ledger of ``count`` runs in ``directory/.lichen``; LICHEN_HOME must be set.
+
+    Every run is signed, judged by its contract and appended, a batch in each block: a map of the state that is changed for many
+    runs at once is changed with fewer hashes. The query tables are filled at the end, in one go.
+
+    Args:
+        directory: Where; made when absent.
+        count: How many runs.
+        access: ``public`` or ``private``.
+        batch: Runs in a block; memory grows with it, by some 20 kB each.
+        seed: Of what is drawn.
+        progress: Told now and then how many runs are appended, and how many there will be.
+    """
     user = UserConfig.read()
     ledger_directory = directory / ".lichen"
-    create_ledger(ledger_directory, name="synthetic", access=access, member="synthetic", user=user)
+    blocks = Sealing(entries_max=max(batch, Sealing().entries_max))
+    create_ledger(
+        ledger_directory, name="synthetic", access=access, member="synthetic", user=user, sealing=blocks
+    )
     identity = read_identity(user, "synthetic")
-    from lichen.crypto.key_file import read_key
-
-    with Ledger.open(
-        ledger_directory,
-        default_contracts(),
-        default_views(),
-        log_key=read_key(ledger_directory / LOG_KEY_FILE),
-    ) as ledger:
-        pending: list[Entry] = []
-        for entry in entries(ledger, identity.key, identity.member, count, seed):
-            pending.append(entry)
-            if len(pending) == batch:
-                ledger.append_many(pending, seal=True)
-                pending.clear()
-        if pending:
-            ledger.append_many(pending, seal=True)
-
-
-def make_views(directory: Path, count: int, *, signed_count: int = 2_000, seed: int = 1) -> None:
-    """Make query tables as of a ledger of ``count`` runs in ``directory/.lichen``; LICHEN_HOME must be set.
-
-    The first ``signed_count`` runs are in the log. The others are only in the tables, put there by the views' own code and
-    numbered on from the end of the log, so nothing can be verified about them, and nothing may be appended.
-    """
-    make_ledger(directory, min(signed_count, count), seed=seed)
-    ledger_directory = directory / ".lichen"
-    with Ledger.open(ledger_directory, default_contracts(), default_views(), read_only=True) as ledger:
-        size, ledger_id = ledger.size, b64u(bytes.fromhex(ledger.id))
-        ledger.connection.execute("SELECT count(*) FROM view_run").fetchone()
-        entry = ledger.entry(size - 1)
-    runs = next(view for view in default_views() if "run" in view.kinds)
-    rng, now_ms = random.Random(seed + 1), time.time_ns() // 1_000_000
-    key = SigningKey.generate().public
-    connection = sqlite3.connect(ledger_directory / "ledger.sqlite", isolation_level=None)
-    try:
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute(
-            "PRAGMA cache_size = -2000000"
-        )  # (= 2 GB) indexes by digest are written in no order
-        connection.execute("BEGIN IMMEDIATE")
-        for number in range(signed_count, count):
-            said = run_statement(rng, number, ledger_id, "synthetic", now_ms)
-            index = size + number - signed_count
-            runs.insert(connection, Record(index, entry, said, "run", "synthetic", bytes(32), key))
-            if index % 100_000 == 0:
-                connection.execute("COMMIT")
-                connection.execute("BEGIN IMMEDIATE")
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
+    rng, now_ms = random.Random(seed), time.time_ns() // 1_000_000
+    log_key = read_key(ledger_directory / LOG_KEY_FILE)
+    with Ledger.open(ledger_directory, default_contracts(), default_views(), log_key=log_key) as ledger:
+        ledger_id = b64u(bytes.fromhex(ledger.id))
+        for start in range(0, count, batch):
+            stop = min(start + batch, count)
+            said = [
+                run_statement(rng, number, ledger_id, identity.member, now_ms)
+                for number in range(start, stop)
+            ]
+            for answer in ledger.append_all_signed(said, identity.key, seal=True):
+                if isinstance(answer, Rejected):
+                    raise answer
+            if progress is not None:
+                progress(stop, count)
+        ledger.connection  # noqa: B018 - taking it fills the query tables

@@ -167,13 +167,15 @@ def _standing(told: dict[str, Any]) -> _Pairs:
 
 def _manifest(told: dict[str, Any], items_max: int | None) -> _Pairs:
     """Yield what the run depended on and made."""
+    from lichen.runs.work.command import spelt_out
+
     if told["kind"] != "run":
         return
     manifest = told.get("manifest")
     if manifest is None:
         yield "manifest", f"not at hand: {told.get('manifest_problem')}"
         return
-    yield "command", " ".join(manifest["command"])
+    yield "command", " ".join(spelt_out(manifest["command"], manifest["seeds"]))
     yield "in", manifest["cwd"]
     set_variables = {name: value for name, value in manifest["variables"].items() if value is not None}
     sections: tuple[tuple[str, dict[str, str], str], ...] = (

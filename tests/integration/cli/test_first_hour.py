@@ -102,6 +102,9 @@ def test_a_seed_makes_same_work_which_is_shown_and_taken_when_accepted(terminal:
     terminal.type(*RUN, *seeded, "--accept", "same-work", "--", "python", "train.py", "--seed", "3")
     assert report(terminal)["status"] == "hit"
     assert "lichen: recorded" in shown.stderr
+    for told in (terminal.type("log"), terminal.type("find", "seed=2"), terminal.type("show", "@last")):
+        assert "--seed=2" in told.stdout
+        assert "{seed}" not in told.stdout
 
 
 def test_ask_show_and_verify(terminal: Terminal, tmp_path: Path) -> None:

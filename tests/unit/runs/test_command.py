@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lichen.errors import UsageError
-from lichen.runs.work.command import SEED_MARK, Command
+from lichen.runs.work.command import SEED_MARK, Command, spelt_out
 from lichen.runs.workspace.project import Project
 
 
@@ -83,6 +83,8 @@ def test_the_spellings_of_a_seed_are_one_request(project: Project) -> None:
 
     assert spelt("--seed", "7") == spelt("--seed=7")
     assert spelt("-s", "7", seeds=("s",)) == spelt("-s=7", seeds=("s",))
+    assert spelt("-s7", seeds=("s",)) == spelt("-s", "7", seeds=("s",))
+    assert spelt("-s-7.5", seeds=("s",)) == spelt("-s", "-7.5", seeds=("s",))
     assert spelt("--seed", "7") != spelt("--seed", "8")
     assert spelt("--seed", "7")[0] == spelt("--seed=8")[0]
 
@@ -94,6 +96,8 @@ def test_the_spellings_of_a_seed_are_one_request(project: Project) -> None:
         (["--seed", "7", "--seed", "8"], ["--seed=8"], ("seed",)),
         (["--seed", "7", "--seed", "8"], ["--seed", "9", "--seed", "8"], ("seed",)),
         (["--seed=7"], ["seed=7"], ("seed",)),
+        (["-save", "-s", "1"], ["-s", "ave", "-s", "1"], ("s",)),  # it may be one
+        (["-s7"], ["-s", "7"], ()),
         (["--my-seed=7"], ["--my_seed=7"], ("my_seed",)),
         (["-seed", "7"], ["--seed", "7"], ("seed",)),
         (["--seed", "7", "8"], ["--seed", "7 8"], ("seed",)),
@@ -106,6 +110,36 @@ def test_what_may_differ_stays_two_requests(
 ) -> None:
     first, second = (parse(project, "python", "train.py", *words, seeds=seeds) for words in (one, other))
     assert (first.canonical, first.seeds) != (second.canonical, second.seeds)
+
+
+def test_a_seed_named_with_its_digit_is_not_taken_for_a_letter_and_a_number(project: Project) -> None:
+    command = parse(project, "python", "train.py", "-s7", "-s", "1", seeds=("s", "s7"))
+    assert command.seeds == {"s7": "true", "s": "1"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "seeds", "shown"),
+    [
+        (["--seed", "7", "--depth", "3"], ("seed",), "--seed=7 --depth 3"),
+        (["-s7", "in.csv"], ("s",), "-s=7 in.csv"),
+        (["seed=7"], ("seed",), "seed=7"),
+        (["--seed", "7", "x", "--seed=8"], ("seed",), "--seed=7 x --seed=8"),
+        (["--my-seed", "7"], ("my_seed",), "--my-seed=7"),
+        (["a", "7", "8"], ("arg1", "arg2"), "a 7 8"),
+        (["--name", "{seed}", "--seed", "7"], ("seed",), "--name {seed} --seed=7"),
+        (["--name={seed}"], (), "--name={seed}"),
+    ],
+)
+def test_people_are_shown_the_values_of_seeds(
+    project: Project, typed: list[str], seeds: tuple[str, ...], shown: str
+) -> None:
+    command = parse(project, "python", "train.py", *typed, seeds=seeds)
+    assert " ".join(spelt_out(command.canonical, command.seeds)) == f"python {{project}}/train.py {shown}"
+
+
+def test_people_are_shown_the_values_of_declared_seeds(project: Project) -> None:
+    command = parse(project, "python", "train.py").with_declared({"draw": "4", "rate": "2"}, ["draw"])
+    assert spelt_out(command.canonical, command.seeds)[2:] == ("{param}rate=2", "{param}draw=4")
 
 
 def test_an_option_declared_with_its_value_is_known_to_take_one(project: Project) -> None:

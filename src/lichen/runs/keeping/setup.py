@@ -19,7 +19,7 @@ from lichen.runs.workspace.workspace import GROUP_KEY_FILE, LOG_KEY_FILE, member
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import PublicKey, SigningKey
-    from lichen.ledger.genesis import Genesis
+    from lichen.ledger.genesis import Genesis, Sealing
     from lichen.runs.workspace.workspace import Workspace
 
 __all__ = [
@@ -126,6 +126,7 @@ def create_ledger(
     member: str,
     user: UserConfig,
     fork_from: Path | None = None,
+    sealing: Sealing | None = None,
 ) -> LedgerCreated:
     """Make a ledger of rung 0: one writer, embedded, nothing to start.
 
@@ -140,6 +141,7 @@ def create_ledger(
             what was before can be found and checked; the artefacts are copied, and between private ledgers the group
             key, so that equal work has equal fingerprints. Entries stay where they are, since each is signed for that
             ledger only: what the old one would have answered is trained anew.
+        sealing: When a block is closed; None for the rule that a `lichen.ledger.genesis.Sealing` has by itself.
 
     Raises:
         UsageError: There is a ledger already, or an argument makes no sense.
@@ -166,7 +168,9 @@ def create_ledger(
         if access == "private":
             made.append(directory / GROUP_KEY_FILE)
             _write_group_key(made[-1], fork_from)
-        genesis = _genesis(name or _default_name(directory), access, member, identity, log_key, fork_from)
+        genesis = _genesis(
+            name or _default_name(directory), access, member, identity, log_key, fork_from, sealing
+        )
         with Ledger.create(
             directory,
             genesis,
@@ -212,10 +216,16 @@ def _write_group_key(path: Path, fork_from: Path | None) -> None:
 
 
 def _genesis(
-    name: str, access: str, member: str, identity: SigningKey, log_key: SigningKey, fork_from: Path | None
+    name: str,
+    access: str,
+    member: str,
+    identity: SigningKey,
+    log_key: SigningKey,
+    fork_from: Path | None,
+    sealing: Sealing | None,
 ) -> Genesis:
     from lichen.contracts import default_contracts
-    from lichen.ledger.genesis import Admin, ForkOf, Genesis
+    from lichen.ledger.genesis import Admin, ForkOf, Genesis, Sealing
     from lichen.ledger.ledger import Ledger
 
     fork_of = None
@@ -231,6 +241,7 @@ def _genesis(
         nonce=os.urandom(12),
         access=access,
         fork_of=fork_of,
+        sealing=sealing or Sealing(),
     )
 
 

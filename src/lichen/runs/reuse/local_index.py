@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lichen.errors import KeyFileError, LichenError
+from lichen.runs.work.command import spelt_out
 from lichen.runs.work.manifest import Manifest
 
 __all__ = ["KnownRun", "LocalIndex"]
 
-_VERSION = 3
+_VERSION = 4
 _LATE_TRIED_MAX = 64
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shape (command BLOB NOT NULL, shape BLOB NOT NULL, idx INTEGER NOT NULL, manifest TEXT NOT NULL,
@@ -45,7 +46,7 @@ class KnownRun:
 
     Args:
         index: Its place in the ledger.
-        words: Canonical command line.
+        words: Canonical command line, with the values of its seeds.
         parameters: Arguments by name.
     """
 
@@ -227,7 +228,7 @@ class LocalIndex:
             (
                 index,
                 family,
-                json.dumps(manifest.command),
+                json.dumps(spelt_out(manifest.command, manifest.seeds)),
                 json.dumps(dict(manifest.parameters)),
                 manifest.made(),
             ),

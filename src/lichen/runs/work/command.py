@@ -2,8 +2,9 @@
 
 Two command lines are the same request when they differ only in where the project lies. The value of an argument
 that the user marks as a seed is cut out, so that work differing only in its seed can be recognised. An option that was
-named as a seed or a parameter takes a value, so ``--seed 2`` and ``--seed=2`` are the same; of any other option only
-its program knows whether the next word belongs to it, and the two spellings stay two requests. Relative
+named as a seed or a parameter takes a value, so ``--seed 2`` and ``--seed=2`` are the same, and of a seed with one letter
+``-s 2`` and ``-s2`` too; of any other option only its program knows whether the next word belongs to it, and the spellings
+stay requests of their own. What follows such a letter must be a number: ``-save`` may well be an option called so. Relative
 arguments stay as typed, because whether a file exists must not change what a command is called; the working
 directory is part of the request instead.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from lichen.errors import UsageError
 from lichen.runs.workspace.project import Project
 
-__all__ = ["DECLARED_MARK", "SEED_MARK", "Command"]
+__all__ = ["DECLARED_MARK", "SEED_MARK", "Command", "spelt_out"]
 
 SEED_MARK = "{seed}"
 DECLARED_MARK = "{param}"
@@ -142,6 +143,30 @@ class Command:
         return ("python", *self.canonical[1 : end + 1]) if self.script != "-c" else ("python", "-c")
 
 
+def spelt_out(canonical: Iterable[str], seeds: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the words of a canonical command with the values of its seeds back in their places, for people.
+
+    Args:
+        canonical: As `Command.canonical` and manifests have it.
+        seeds: As `Command.seeds`: the values of an option given several times stand on a line each.
+    """
+    left = {key: value.split("\n") for key, value in seeds.items()}
+    words, position = list[str](), 0
+    for word in canonical:
+        name, found, rest = word.rpartition(SEED_MARK)
+        if not found or rest or not (name.endswith("=") or not name):
+            words.append(word)
+            continue
+        key = _normal(name.removeprefix(DECLARED_MARK).removesuffix("="))
+        if not name:  # a positional argument; those are numbered
+            positional = [key for key in left if re.fullmatch(r"arg\d+", key)]
+            key = positional[min(position, len(positional) - 1)] if positional else ""
+            position += 1
+        values = left.get(key, [])
+        words.append(name + values.pop(0) if values else word)
+    return tuple(words)
+
+
 def _resolve(word: str, cwd: Path, env: Mapping[str, str]) -> str | None:
     if os.sep in word:
         path = os.path.normpath(cwd / word)
@@ -189,7 +214,7 @@ def _read_arguments(
     index = start
     while index < len(words):
         word = words[index]
-        name, equals, value = word.partition("=")
+        name, equals, value = _apart(word, seed_names)
         is_option = name.startswith("-") and len(name.lstrip("-")) > 0 and not _is_number(word)
         spelt = [word]
         if is_option:
@@ -217,6 +242,15 @@ def _read_arguments(
         index += 1
     words[start:] = read
     return parameters, seeds
+
+
+def _apart(word: str, seed_names: set[str]) -> tuple[str, str, str]:
+    """Return name, equals sign and value of a word; ``-s2`` has all three where ``s`` is a seed and ``s2`` is none."""
+    name, equals, value = word.partition("=")
+    is_letter = re.fullmatch(r"-[A-Za-z][^=]+", word) is not None and word[1] in seed_names
+    if is_letter and _normal(word) not in seed_names and _is_number(word[2:]):
+        return word[:2], "=", word[2:]
+    return name, equals, value
 
 
 def _is_number(word: str) -> bool:
