@@ -71,8 +71,8 @@ def _serve(
     import logging
     import sys
 
-    from lichen.crypto.key_file import read_key
     from lichen.errors import KeyFileError, UsageError
+    from lichen.runs.keeping.log_succession import find_log_key
     from lichen.runs.workspace.config import lichen_home
     from lichen.runs.workspace.workspace import LOG_KEY_FILE
 
@@ -97,6 +97,7 @@ def _serve(
         records_burst=4 * options["records_per_second"],
     )
     logging.basicConfig(format="lichen: %(message)s", level=logging.WARNING)
+    log_key = find_log_key(workspace.directory, workspace.ledger.log_key)
     ledger_id, name, access = (
         workspace.ledger.id,
         workspace.ledger.genesis.name,
@@ -105,7 +106,7 @@ def _serve(
     workspace.close()
     listening = bind(host, port)
     try:
-        service = Service(workspace.directory, read_key(key_path), settings, home=lichen_home())
+        service = Service(workspace.directory, log_key, settings, home=lichen_home())
     except BaseException:
         listening.close()
         raise

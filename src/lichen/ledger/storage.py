@@ -7,6 +7,7 @@ Rules upheld here:
 * Writers take the lock first (``BEGIN IMMEDIATE``) and look at the file inside the transaction, so several processes
   append to one log in one order.
 * ``application_id`` says that the file is a ledger and ``user_version`` in which schema; a newer one is refused.
+* SQLite's locks stay with this process: a file that is open here is not looked at past SQLite (`lichen.ledger.open_files`).
 * Nothing is scanned at opening, whatever the number of entries.
 
 The rows themselves are read and written in `lichen.ledger.tables`.
@@ -31,6 +32,7 @@ from lichen.errors import (
     UsageError,
 )
 from lichen.ledger.migration import SCHEMA_VERSION, VIEWS_TABLE, bring_up_to_date
+from lichen.ledger.open_files import OpenFile
 from lichen.ledger.sqlite_errors import SqliteGuard
 
 if TYPE_CHECKING:
@@ -79,8 +81,11 @@ class Database:
         guard: Context manager that maps SQLite's exceptions.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, read_only: bool) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, open_file: OpenFile, *, read_only: bool
+    ) -> None:
         self.path = path
+        self._open_file = open_file
         self.connection = connection
         self.read_only = read_only
         self.lock = threading.RLock()
@@ -110,10 +115,11 @@ class Database:
                 connection.execute("PRAGMA page_size=4096")
                 connection.execute("PRAGMA journal_mode=WAL")
                 _configure(connection)
+                open_file = OpenFile(path)
             except BaseException:
                 connection.close()
                 raise
-        return cls(path, connection, read_only=False)
+        return cls(path, connection, open_file, read_only=False)
 
     def install_schema(self, more: Iterable[str]) -> None:
         """Make all tables inside the caller's transaction.
@@ -149,8 +155,9 @@ class Database:
             StorageError: The operating system refused.
         """
         _check_sqlite_version()
-        _check_header(path)
-        with SqliteGuard(path):
+        open_file = OpenFile(path, _check_header)
+        with contextlib.ExitStack() as undo, SqliteGuard(path):
+            undo.callback(open_file.close)
             connection = _connect_read_only(path)[0] if read_only else _connect(_uri(path, "rw"))
             try:
                 version = _check_identity(path, connection)
@@ -164,7 +171,8 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        return cls(path, connection, read_only=read_only)
+            undo.pop_all()
+        return cls(path, connection, open_file, read_only=read_only)
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -258,6 +266,7 @@ class Database:
         """Close the connection; the last writer to close also folds the write-ahead log into the file."""
         with self.lock, self.guard:
             self.connection.close()
+            self._open_file.close()
 
     def _check_process(self) -> None:
         """Refuse to write through a connection that was carried across a fork.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import signal
@@ -17,6 +18,7 @@ from lichen.encoding.base import b64u
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import RollbackError
 from lichen.ledger.audit import audit
+from lichen.ledger.open_files import OpenFile, is_open
 from lichen.ledger.seal import Seal
 
 WRITER = """
@@ -189,3 +191,40 @@ def test_a_file_exchanged_below_an_open_ledger_is_noticed(site, ledger):
         ledger.receipt(0)
     ledger._is_closed = True
     log.database.close()
+
+
+def test_looking_at_an_open_ledger_takes_no_lock_from_it(site, ledger):
+    """A second reader is opened and closed here; the process that comes and goes must not believe to be the last."""
+    with site.open(read_only=True):
+        pass
+    with site.open(read_only=True) as reader:
+        writers = Writers(site, ledger, 1, appends=3, seal_every=1)
+        writers.let_go()
+        assert len(writers.acknowledged()[0]) == 3
+        index = ledger.append(site.entry(ledger), seal=True).index
+        assert reader.entry(index) == ledger.entry(index)
+    command = "import sys; from lichen.ledger.ledger import Ledger; from lichen.contracts import default_contracts as c\n"
+    command += "with Ledger.open(sys.argv[1], c(), read_only=True) as ledger: print(ledger.size)"
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(site.directory)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == ledger.size == index + 2
+
+
+def test_a_file_counts_as_open_until_the_last_of_those_who_have_it_open_is_gone(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("x")
+    looked = []
+    first, second = OpenFile(path, looked.append), OpenFile(path, looked.append)
+    assert looked == [path]
+    first.close()
+    first.close()
+    assert is_open(path)
+    del second
+    gc.collect()
+    assert not is_open(path)
+    OpenFile(path, looked.append).close()
+    assert looked == [path, path]
+    with pytest.raises(RollbackError):
+        OpenFile(path, lambda _: (_ for _ in ()).throw(RollbackError("not this one")))
+    assert not is_open(path)

@@ -10,7 +10,15 @@ import pytest
 
 from lichen.crypto.keys import SigningKey
 from lichen.encoding.entry import Entry
-from lichen.errors import EncodingError, NotFoundError, Rejected, StorageError, UsageError, VerificationError
+from lichen.errors import (
+    EncodingError,
+    KeyFileError,
+    NotFoundError,
+    Rejected,
+    StorageError,
+    UsageError,
+    VerificationError,
+)
 from lichen.ledger.ports import Appended
 from lichen.net.server.committer import Accepted, Committer
 from lichen.net.server.limits import CALLER_COUNT_MAX, Buckets
@@ -183,6 +191,11 @@ class FakeLedger:
             self.sealed_at.append(self.size)
         return [Appended(start + place, bytes(32)) for place in range(len(entries))]
 
+    def seal(self, *, force: bool) -> None:
+        if force:
+            self.sealed_size = self.size
+            self.sealed_at.append(self.size)
+
 
 def entry(number: int) -> Entry:
     return Entry(bytes(16), bytes(64), b"%d" % number)
@@ -246,4 +259,36 @@ def test_a_block_is_closed_before_it_grows_so_large_that_everybody_waits_for_it(
         await asyncio.to_thread(committer.close)
 
     asyncio.run(scenario())
-    assert ledger.sealed_at == [4, 8]
+    assert ledger.sealed_at == [4, 8, 10]
+
+
+class LogWithNewKey(FakeLedger):
+    """Stands for a ledger whose log has another key than it was opened with."""
+
+    def append_many(self, entries, *, seal: bool):
+        raise KeyFileError("the log has a new key")
+
+
+def test_while_the_logs_new_key_is_not_to_be_had_nothing_is_taken_and_then_all_goes_on() -> None:
+    renewed, keys = FakeLedger(), []
+    renewed.gate.set()
+
+    def reopen() -> FakeLedger:
+        if not keys:
+            raise KeyFileError("the log's key of now is not here", remedy="Put it there.")
+        return renewed
+
+    async def scenario() -> None:
+        committer = Committer(LogWithNewKey(), 5, asyncio.get_running_loop(), reopen=reopen)
+        for _ in range(2):
+            with pytest.raises(Problem) as refused:
+                await committer.submit(entry(0), wants_receipt=False)
+            assert (refused.value.status, refused.value.code) == (503, "log-key")
+            assert committer.lacks_log_key
+        keys.append("new")
+        assert (await committer.submit(entry(0), wants_receipt=False)).index == 0
+        assert not committer.lacks_log_key
+        await asyncio.to_thread(committer.close)
+
+    asyncio.run(scenario())
+    assert renewed.batches == [1]

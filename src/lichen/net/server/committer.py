@@ -5,6 +5,8 @@ Requests put their entry into a bounded queue and wait without a thread; one thr
 
 * An answer is given after the commit, so what was acknowledged is durable; whoever gets no acknowledgement is told so.
 * The queue is bounded: when it is full, submitters are told to come back, and nothing of theirs was taken.
+* When the log of the ledger got a new key (`lichen key succeed`), the ledger is opened again with it; while that key is not
+  to be had, nothing is taken.
 * A payload that is there already is answered as it was the first time, for the same signed bytes only.
 
 Source: DeWitt et al. 1984, section 5.2 (group commit).
@@ -17,24 +19,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from lichen.crypto.hashes import sha256
-from lichen.errors import LichenError, Rejected, StorageError
+from lichen.errors import KeyFileError, LichenError, Rejected, StorageError
 from lichen.net.server.problem import Problem, problem_of
 
 if TYPE_CHECKING:
     from lichen.encoding.entry import Entry
     from lichen.ledger.ledger import Ledger
 
-__all__ = ["Accepted", "BatchObserver", "Committer"]
+__all__ = ["Accepted", "BatchObserver", "Committer", "no_log_key"]
 
 BATCH_COUNT_MAX: Final = 1_000
 SEAL_CHECK_SECONDS: Final = 0.5  # how often an idle writer asks whether the block is due
 
 _LOG = logging.getLogger("lichen.serve")
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,11 @@ class Committer:
         loop: Where answers are delivered.
         observer: Hears of each transaction.
         block_count_max: Entries after which a block is closed, where the ledger's own policy would wait for more; None leaves it to that.
+        reopen: Opens the ledger again with the key that its log has now; raises `KeyFileError` when that is not here. None
+            where nobody gives the log a new key.
+
+    Attributes:
+        lacks_log_key: True while the log has a key that is not here, so that nothing is taken.
     """
 
     def __init__(
@@ -95,12 +104,15 @@ class Committer:
         observer: BatchObserver | None = None,
         *,
         block_count_max: int | None = None,
+        reopen: Callable[[], Ledger] | None = None,
     ) -> None:
         self._ledger = ledger
         self._waiting_max = waiting_max
         self._loop = loop
         self._observer = observer or BatchObserver()
         self._block_count_max = block_count_max
+        self._reopen = reopen
+        self.lacks_log_key = False
         self._waiting: deque[_Submission] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -141,7 +153,7 @@ class Committer:
         return answer
 
     def close(self) -> None:
-        """Take nothing more, append what waits, and end the thread. The ledger stays open."""
+        """Take nothing more, append what waits, close the block and end the thread. The ledger stays open."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -155,7 +167,9 @@ class Committer:
                 outcomes = self._append(batch)
                 self._loop.call_soon_threadsafe(_deliver, batch, outcomes)
             else:
-                self._seal_if_due()
+                self._seal()
+        if self._has_open_block:
+            self._seal(force=True)
 
     def _next_batch(self) -> list[_Submission] | None:
         """Wait for submissions; none of them when only time has passed, None when there will be no more."""
@@ -169,14 +183,14 @@ class Committer:
     def _append(self, batch: Sequence[_Submission]) -> list[Accepted | Problem]:
         started = time.perf_counter()
         try:
-            results = self._ledger.append_many(
-                [submission.entry for submission in batch],
-                seal=self._is_block_full(len(batch)) or any(one.wants_receipt for one in batch),
-            )
+            entries = [submission.entry for submission in batch]
+            wants_seal = self._is_block_full(len(batch)) or any(one.wants_receipt for one in batch)
+            results = self._with_log_key(lambda: self._ledger.append_many(entries, seal=wants_seal))
             self._observer.committed(len(batch), time.perf_counter() - started)
             self._has_open_block = self._ledger.sealed_size < self._ledger.size
         except Exception as error:  # whatever it is, every submitter must hear that nothing was acknowledged
-            _LOG.error("a batch of %d records could not be appended: %s", len(batch), error)
+            if not self.lacks_log_key:
+                _LOG.error("a batch of %d records could not be appended: %s", len(batch), error)
             return [_not_taken(error)] * len(batch)
         outcomes: list[Accepted | Problem] = []
         for submission, result in zip(batch, results, strict=True):
@@ -190,6 +204,36 @@ class Committer:
                 _LOG.error("a record was appended, but its receipt failed: %s", error)
                 outcomes.append(problem_of(error) if isinstance(error, LichenError) else _internal())
         return outcomes
+
+    def _with_log_key(self, write: Callable[[], _Result]) -> _Result:
+        """Write to the ledger; when its log has another key than it was opened with, with that one.
+
+        Raises:
+            KeyFileError: The log's key is not here; nothing was written.
+            LichenError: Anything else that failed; nothing was written.
+        """
+        if self.lacks_log_key:
+            self._renew()
+        try:
+            return write()
+        except KeyFileError:
+            if self._reopen is None:
+                raise
+            self._renew()
+            return write()
+
+    def _renew(self) -> None:
+        if self._reopen is None:
+            return
+        try:
+            self._ledger = self._reopen()
+        except KeyFileError as error:
+            if not self.lacks_log_key:
+                _LOG.error("no records are taken until this is mended: %s. %s", error.message, error.remedy)
+            self.lacks_log_key = True
+            raise
+        self.lacks_log_key = False
+        _LOG.warning("the log of the ledger has a new key; going on with it")
 
     def _is_block_full(self, count: int) -> bool:
         """Say whether the open block has enough entries when so many more are in it."""
@@ -218,10 +262,13 @@ class Committer:
     def _receipt(self, index: int) -> str:
         return self._ledger.first_receipt(index).to_text()
 
-    def _seal_if_due(self) -> None:
+    def _seal(self, *, force: bool = False) -> None:
+        """Close the block when it is due, or anyway; when that fails, it is tried again later."""
         try:
-            self._ledger.seal()
+            self._with_log_key(lambda: self._ledger.seal(force=force))
             self._has_open_block = self._ledger.sealed_size < self._ledger.size
+        except KeyFileError:
+            return  # told when it was found; asked again in a moment
         except LichenError as error:
             _LOG.error("the block could not be sealed: %s", error)
 
@@ -246,7 +293,20 @@ def _not_taken(error: Exception) -> Problem:
             remedy="submit it again later; whoever runs the server finds the reason in its log",
             headers={"Retry-After": "5"},
         )
+    if isinstance(error, KeyFileError):
+        return no_log_key()
     return problem_of(error) if isinstance(error, LichenError) else _internal()
+
+
+def no_log_key() -> Problem:
+    """Build the answer to whoever submits while the log's key is not to be had."""
+    return Problem(
+        503,
+        "log-key",
+        "no records are taken now: the log of this ledger has a new key, which this server does not have",
+        remedy="tell whoever runs the server, whose log says what to do; submit again later",
+        headers={"Retry-After": "60"},
+    )
 
 
 def _internal() -> Problem:

@@ -21,6 +21,7 @@ from lichen import __version__
 from lichen.encoding.entry import Entry
 from lichen.errors import EncodingError, NotFoundError, UsageError
 from lichen.ledger.tree import TILE_WIDTH
+from lichen.net.server.committer import no_log_key
 from lichen.net.server.problem import Problem
 from lichen.net.server.service import etag_of
 from lichen.net.tile_paths import TilePath, pack_bundle
@@ -68,6 +69,8 @@ def health(service: Service, _request: Request) -> Response:
     """Whether records are taken now."""
     if not service.is_healthy:
         raise Problem.busy("the server is starting or shutting down", code="shutting-down")
+    if service.committer.lacks_log_key:
+        raise no_log_key()
     told = {"status": "ok", "entries": service.reader.size}
     return Response(json.dumps(told), media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -6,6 +6,8 @@ The reader has its own connection, so that readers do not wait while a commit wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 from lichen.content.directory_store import DirectoryStore
 from lichen.contracts import default_contracts
 from lichen.crypto.hashes import sha256
+from lichen.errors import KeyFileError, LichenError
 from lichen.ledger.checkpoint import parse_checkpoint
 from lichen.ledger.cosigned import CosignedCheckpoints
 from lichen.ledger.ledger import Ledger
@@ -27,6 +30,8 @@ from lichen.net.witness.collector import Collector
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import SigningKey
+
+_LOG = logging.getLogger("lichen.serve")
 
 __all__ = ["Published", "Publisher", "Service", "etag_of"]
 
@@ -113,10 +118,9 @@ class Service:
         clock: Callable[[], float] = time.time,
         rising_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from lichen.runs.queries.views import default_views
-
         self.settings = settings or ServerSettings()
-        self.ledger = Ledger.open(directory, default_contracts(), default_views(), log_key, home=home)
+        self._home = home
+        self.ledger = self._open(directory, log_key)
         try:
             self.reader = Ledger.open(directory, default_contracts(), read_only=True)
         except BaseException:
@@ -142,7 +146,7 @@ class Service:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether submissions are taken."""
+        """Whether the server has been started and is not ending."""
         return self._committer is not None and not self.is_draining
 
     def start(self) -> None:
@@ -154,6 +158,7 @@ class Service:
             loop,
             self.metrics,
             block_count_max=self.settings.block_count_max,
+            reopen=self._open_again,
         )
         self._collector.start()
 
@@ -164,7 +169,30 @@ class Service:
             self._committer.close()
         self._collector.close()
         self.reader.close()
-        self.ledger.close()
+        try:
+            self.ledger.close()
+        except KeyFileError as error:  # told already; whoever opens the ledger with that key closes the block
+            _LOG.error("the last block stays open: %s", error.message)
+
+    def _open(self, directory: Path, log_key: SigningKey) -> Ledger:
+        from lichen.runs.queries.views import default_views
+
+        return Ledger.open(directory, default_contracts(), default_views(), log_key, home=self._home)
+
+    def _open_again(self) -> Ledger:
+        """Open the ledger with the key that its log has now.
+
+        Raises:
+            KeyFileError: It is not here.
+        """
+        from lichen.runs.keeping.log_succession import find_log_key
+
+        directory = self.ledger.directory
+        opened = self._open(directory, find_log_key(directory, self.reader.log_key))
+        with contextlib.suppress(LichenError):  # it cannot seal any more, and need not
+            self.ledger.close()
+        self.ledger = opened
+        return opened
 
     def _add_gauges(self, clock: Callable[[], float]) -> None:
         started = clock()

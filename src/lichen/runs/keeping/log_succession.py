@@ -25,13 +25,14 @@ from lichen.errors import EncodingError, KeyFileError, Rejected, StorageError, U
 from lichen.ledger.succession import Approval, Succession, read_succession
 
 if TYPE_CHECKING:
-    from lichen.crypto.keys import SigningKey
+    from lichen.crypto.keys import PublicKey, SigningKey
     from lichen.runs.workspace.workspace import Identity, Workspace
 
 __all__ = [
     "PROPOSAL_FILE",
     "LogSucceeded",
     "approve_log_key",
+    "find_log_key",
     "finish_succession",
     "succeed_log_key",
     "take_up_waiting_key",
@@ -134,6 +135,27 @@ def approve_log_key(path: Path, ledger_id: str, identity: Identity) -> int:
     said = replace(said, approvals=(*said.approvals, approval))
     _write(path, said, ledger_id)
     return len(said.approvals)
+
+
+def find_log_key(directory: Path, public: PublicKey) -> SigningKey:
+    """Return the secret half of a log's key, from its place or from where it waits for it.
+
+    Args:
+        directory: The ledger's.
+        public: The key the log has now.
+
+    Raises:
+        KeyFileError: It is in neither, or cannot be read.
+    """
+    from lichen.crypto.key_file import read_key
+
+    for path in (directory / LOG_KEY_FILE, directory / NEXT_FILE):
+        if path.exists() and (key := read_key(path)).public == public:
+            return key
+    raise KeyFileError(
+        f"the log's key of now, {public.did_key}, is not in {directory}",
+        remedy=f"Put it there as {LOG_KEY_FILE}, readable by nobody else (chmod 600).",
+    )
 
 
 def take_up_waiting_key(directory: Path) -> SigningKey | None:
