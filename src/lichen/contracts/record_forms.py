@@ -45,11 +45,15 @@ _entries = a_list_of(an_integer(), count_max=64)
 _data_digests = a_list_of(a_digest, count_max=DATA_DIGEST_COUNT_MAX)
 
 
+_NUMBERS: Final = frozenset({int, float})
+
+
 def _an_energy_part(value: Any) -> str | None:
     """``[joules, u95]``, or ``[joules, u95, method]`` where the method is not that of the whole."""
     if type(value) is not list or len(value) not in (2, 3):
         return "must be [joules, u95] or [joules, u95, method]"
-    if any(type(number) not in (int, float) or number < 0 for number in value[:2]):
+    joules, u95 = value[0], value[1]
+    if type(joules) not in _NUMBERS or type(u95) not in _NUMBERS or joules < 0 or u95 < 0:
         return "must hold two numbers that are not negative"
     return (
         None

@@ -173,7 +173,7 @@ class Schema:
         Args:
             value: Any JSON value.
         """
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             return "must be an object"
         if not self._required <= value.keys():
             return f"lacks the field {min(self._required - value.keys())!r}"

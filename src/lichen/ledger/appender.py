@@ -30,7 +30,7 @@ from lichen.errors import EncodingError, KeyFileError, Rejected, StorageError, V
 from lichen.ledger.ports import LOG_MEMBER, Appended, Record
 from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import Seal
-from lichen.ledger.signatures import SignatureChecks
+from lichen.ledger.signatures import SignatureChecks, sign_all
 from lichen.ledger.succession import LOG_KEY_KIND, Succession
 
 if TYPE_CHECKING:
@@ -137,10 +137,11 @@ class Appender:
             StorageError: Disk or database failed; nothing was appended.
             CorruptLedgerError: The file is damaged; nothing was appended.
         """
-        candidates = []
-        for statement in statements:
-            said = statement.as_read()  # contracts see what an auditor will read from the bytes
-            candidates.append(self._checked(Entry.signed(said.to_bytes(), key), said, key.public))
+        read = [statement.as_read() for statement in statements]  # what an auditor will read from the bytes
+        entries = sign_all([statement.to_bytes() for statement in read], key)
+        candidates = [
+            self._checked(entry, said, key.public) for entry, said in zip(entries, read, strict=True)
+        ]
         with self._log.database.lock:
             return self._commit(candidates, seal=seal)
 

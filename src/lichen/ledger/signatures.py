@@ -1,30 +1,64 @@
-"""Many signatures at once: checked in threads while the caller goes on.
+"""Many signatures at once, in threads: checked while the caller goes on, or made.
 
-Verifying is what bulk appending and auditing spend most of their time on, and OpenSSL lets go of the interpreter lock for
-it. Threads are started only when enough signatures have come together to pay for them.
+Signing and verifying are what bulk appending and auditing spend most of their time on, and OpenSSL lets go of the interpreter
+lock for both. Threads are started only when enough signatures have come together to pay for them.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from lichen.encoding.entry import Entry
 from lichen.errors import EncodingError, LichenError, VerificationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from lichen.crypto.keys import PublicKey
-    from lichen.encoding.entry import Entry
+    from lichen.crypto.keys import PublicKey, SigningKey
 
-__all__ = ["SignatureChecks"]
+__all__ = ["SignatureChecks", "sign_all"]
 
 WORKER_COUNT: Final = min(4, os.cpu_count() or 1)
 CHUNK_COUNT: Final = 64  # signatures handed to a thread at a time
 WAITING_CHUNKS_MAX: Final = 64  # then the caller waits, so that memory stays bounded
 
-_Check = tuple[int, "Entry", "PublicKey"]
+_Check = tuple[int, Entry, "PublicKey"]
+
+
+def sign_all(payloads: Sequence[bytes], key: SigningKey) -> list[Entry]:
+    """Sign payloads, many of them in as many threads as there are processors.
+
+    Args:
+        payloads: Statements in canonical JSON.
+        key: The signing key.
+
+    Returns:
+        The entries, in the order of the payloads.
+
+    Raises:
+        EncodingError: A payload is empty or too long.
+    """
+
+    def signed(start: int, stop: int) -> list[Entry]:
+        return [Entry.signed(payload, key) for payload in payloads[start:stop]]
+
+    count = len(payloads)
+    part_count = min(WORKER_COUNT, count // CHUNK_COUNT)
+    if part_count < 2:
+        return signed(0, count)
+    from concurrent.futures import ThreadPoolExecutor  # only here: it is slow to import
+
+    ends = [count * part // part_count for part in range(part_count + 1)]
+    with ThreadPoolExecutor(part_count - 1, thread_name_prefix="lichen-sign") as pool:
+        others = [pool.submit(signed, start, stop) for start, stop in pairwise(ends[1:])]
+        entries = signed(0, ends[1])
+        for other in others:
+            entries += other.result()
+    return entries
 
 
 class SignatureChecks:

@@ -13,6 +13,7 @@ with one bit and one node hash fewer than keys.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from bisect import bisect_left
@@ -25,6 +26,18 @@ __all__ = ["BUCKET_COUNT_MAX", "Bucket", "apply_changes", "damaged", "value_in"]
 
 BUCKET_COUNT_MAX = 64  # keys, unless they share their first 60 bits
 _PENDING = bytes(32)  # stands for a node hash that is about to be computed
+
+
+@functools.lru_cache(maxsize=256)
+def _hashes(count: int) -> struct.Struct:
+    """The form of so many keys or hashes; kept, because :mod:`struct` forgets all of its forms beyond a hundred."""
+    return struct.Struct("32s" * count)
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(count: int) -> struct.Struct:
+    """The form of so many lengths."""
+    return struct.Struct(f">{count}H")
 
 
 def damaged(what: str) -> CorruptLedgerError:
@@ -60,7 +73,7 @@ def value_in(data: bytes, key: bytes) -> bytes | None:
     if at < 0:
         return None
     at = (at - 2) // 32
-    lengths = struct.unpack_from(f">{count}H", data, lengths_at)
+    lengths = _numbers(count).unpack_from(data, lengths_at)
     if values_at + sum(lengths) != len(data):
         raise damaged("the values of a bucket do not add up to its size")
     start = values_at + sum(lengths[:at])
@@ -123,13 +136,13 @@ class Bucket:
         values_at = lengths_at + 2 * count
         if count == 0 or len(data) < values_at:
             raise damaged("a bucket is cut short")
-        lengths = list(struct.unpack_from(f">{count}H", data, lengths_at))
+        lengths = list(_numbers(count).unpack_from(data, lengths_at))
         if values_at + sum(lengths) != len(data):
             raise damaged("the values of a bucket do not add up to its size")
         return cls(
-            list(struct.unpack_from("32s" * count, data, 2)),
+            list(_hashes(count).unpack_from(data, 2)),
             bytearray(data[bits_at:nodes_at]),
-            list(struct.unpack_from("32s" * (count - 1), data, nodes_at)),
+            list(_hashes(count - 1).unpack_from(data, nodes_at)),
             lengths,
             data[values_at:],
         )
@@ -137,7 +150,7 @@ class Bucket:
     def to_bytes(self) -> bytes:
         """Write the bucket; it must not be empty."""
         count = len(self.keys)
-        lengths = struct.pack(f">{count}H", *self._lengths)
+        lengths = _numbers(count).pack(*self._lengths)
         return b"".join(
             [count.to_bytes(2, "big"), *self.keys, self._bits, *self._nodes, lengths, self._values]
         )
@@ -261,12 +274,28 @@ class Bucket:
                 yield parting, 1, self._range(low, end)
 
     def _rehash(self, at: int) -> None:
-        """Recompute every node above a key."""
-        own = self._leaf(at)
-        sha256, bits, nodes = hashlib.sha256, self._bits, self._nodes
-        for parting, side, sibling in self._climb(at):
-            pair = (sibling, own) if side else (own, sibling)
-            own = nodes[parting] = sha256(b"\x03%c%s%s" % (bits[parting], *pair)).digest()
+        """Recompute every node above a key; the way up is that of `_climb`, in one piece because most time goes here."""
+        own, last = self._leaf(at), len(self._bits)
+        sha256, bits, nodes, leaf = hashlib.sha256, self._bits, self._nodes, self._leaf
+        low = high = at
+        while low > 0 or high < last:
+            before = bits[low - 1] if low > 0 else -1
+            after = bits[high] if high < last else -1
+            if after > before:
+                parting, start = high, high + 1
+                high = start
+                while high < last and bits[high] > after:
+                    high += 1
+                end = high
+            else:
+                low -= 1
+                parting = end = low
+                while low > 0 and bits[low - 1] > before:
+                    low -= 1
+                start = low
+            sibling = leaf(start) if start == end else nodes[bits.index(min(bits[start:end]), start, end)]
+            pair = own + sibling if after > before else sibling + own
+            own = nodes[parting] = sha256(b"\x03%c%s" % (bits[parting], pair)).digest()
 
     def _check_leaf(self, at: int) -> None:
         """Check a key and its value against the node above them."""

@@ -33,10 +33,8 @@ from lichen.ledger.state_tree import Change, StateTree
 __all__ = ["STATE_SCHEMA", "VERSION_COUNT_KEPT", "StateStore"]
 
 VERSION_COUNT_KEPT = 16
-CACHED_TILE_COUNT = 4_096  # (= 8 MiB)
-CACHED_BUCKET_COUNT = (
-    4_096  # (= 14 MiB, usually) so that what a look-up read need not be read again at the seal
-)
+CACHED_TILE_COUNT = 4_096  # in each of two generations (= 16 MiB)
+CACHED_BUCKET_COUNT = 4_096  # in each of two generations (= 20 MiB, usually)
 
 STATE_SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS state_tiles(node INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
@@ -49,57 +47,84 @@ STATE_SCHEMA: Final = (
 _UNDO_HEAD = struct.Struct(">32sH")
 
 
+class _Pieces:
+    """Rows of one table of pieces: read one at a time and kept in memory for a while, changed all at once.
+
+    What is in memory are two generations: when the younger is full it becomes the older one, and what is asked for again moves
+    up. So what a look-up read is still there when the seal behind it changes the same piece.
+
+    Args:
+        connection: To the database.
+        table: ``state_tiles`` or ``state_buckets``.
+        count_max: Pieces in a generation.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, table: str, count_max: int) -> None:
+        self._connection = connection
+        self._select = f"SELECT data FROM {table} WHERE node=?"  # noqa: S608 - the two names are in this file
+        self._replace = f"INSERT OR REPLACE INTO {table} VALUES(?,?)"
+        self._delete = f"DELETE FROM {table} WHERE node=?"  # noqa: S608 - the same
+        self._count_max = count_max
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is in memory, changes included."""
+        self._young: dict[int, bytes | None] = {}
+        self._old: dict[int, bytes | None] = {}
+        self._changed: dict[int, bytes | None] = {}
+
+    def get(self, node: int) -> bytes | None:
+        """Return the piece of a node, or None."""
+        young = self._young
+        if node in young:
+            return young[node]
+        for pieces in (self._changed, self._old):
+            if node in pieces:
+                return self._keep(node, pieces[node])
+        row = self._connection.execute(self._select, (node,)).fetchone()
+        return self._keep(node, None if row is None else bytes(row[0]))
+
+    def put(self, node: int, data: bytes | None) -> None:
+        """Change a piece, or remove it when there is no data; the row follows with `flush`."""
+        if len(self._changed) >= self._count_max:
+            self.flush()
+        self._changed[node] = data
+        self._keep(node, data)
+
+    def flush(self) -> None:
+        """Write what changed to the table, in its order: neighbouring rows share pages."""
+        changed, self._changed = self._changed, {}
+        rows = sorted([(node, data) for node, data in changed.items() if data is not None])
+        self._connection.executemany(self._replace, rows)
+        if len(rows) < len(changed):
+            removed = sorted([(node,) for node, data in changed.items() if data is None])
+            self._connection.executemany(self._delete, removed)
+
+    def _keep(self, node: int, data: bytes | None) -> bytes | None:
+        if len(self._young) >= self._count_max:
+            self._old, self._young = self._young, {}
+        self._young[node] = data
+        return data
+
+
 class _SqliteNodes:
-    """Pieces as rows, some of them kept in memory."""
+    """Pieces as rows, some of them kept in memory; what is put is in the tables after `flush`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
-        self._tiles: dict[int, bytes | None] = {}
-        self._buckets: dict[int, bytes | None] = {}
+        self._tiles = _Pieces(connection, "state_tiles", CACHED_TILE_COUNT)
+        self._buckets = _Pieces(connection, "state_buckets", CACHED_BUCKET_COUNT)
+        self.tile, self.bucket = self._tiles.get, self._buckets.get
+        self.put_tile, self.put_bucket = self._tiles.put, self._buckets.put
 
     def forget(self) -> None:
         """Drop what is in memory."""
-        self._tiles.clear()
-        self._buckets.clear()
+        self._tiles.forget()
+        self._buckets.forget()
 
-    def tile(self, node: int) -> bytes | None:
-        """Return the tile of a node, or None."""
-        tiles = self._tiles
-        if node in tiles:
-            return tiles[node]
-        row = self._execute("SELECT data FROM state_tiles WHERE node=?", (node,)).fetchone()
-        return _keep(tiles, CACHED_TILE_COUNT, node, None if row is None else bytes(row[0]))
-
-    def bucket(self, node: int) -> bytes | None:
-        """Return the bucket of a node, or None."""
-        buckets = self._buckets
-        if node in buckets:
-            return buckets[node]
-        row = self._execute("SELECT data FROM state_buckets WHERE node=?", (node,)).fetchone()
-        return _keep(buckets, CACHED_BUCKET_COUNT, node, None if row is None else bytes(row[0]))
-
-    def put_tile(self, node: int, data: bytes | None) -> None:
-        """Store a tile, or remove it when there is no data."""
-        _keep(self._tiles, CACHED_TILE_COUNT, node, data)
-        if data is None:
-            self._execute("DELETE FROM state_tiles WHERE node=?", (node,))
-        else:
-            self._execute("INSERT OR REPLACE INTO state_tiles VALUES(?,?)", (node, data))
-
-    def put_bucket(self, node: int, data: bytes | None) -> None:
-        """Store a bucket, or remove it when there is no data."""
-        _keep(self._buckets, CACHED_BUCKET_COUNT, node, data)
-        if data is None:
-            self._execute("DELETE FROM state_buckets WHERE node=?", (node,))
-        else:
-            self._execute("INSERT OR REPLACE INTO state_buckets VALUES(?,?)", (node, data))
-
-
-def _keep(pieces: dict[int, bytes | None], count_max: int, node: int, data: bytes | None) -> bytes | None:
-    if len(pieces) >= count_max:
-        pieces.clear()
-    pieces[node] = data
-    return data
+    def flush(self) -> None:
+        """Write what changed to the tables."""
+        self._tiles.flush()
+        self._buckets.flush()
 
 
 class StateStore:
@@ -192,6 +217,7 @@ class StateStore:
         self._known = None  # until all of it is written, what is in memory belongs to no version
         undo = self._tree.apply(writes.items())
         root = self._tree.root()
+        self._nodes.flush()
         execute = self._connection.execute
         execute("INSERT INTO state_versions VALUES(?,?,?)", (version, root, _packed(undo)))
         self._kept.append(version)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, apply_changes, damaged, value_in
@@ -84,11 +83,13 @@ class StateTree:
         Raises:
             CorruptLedgerError: A piece on the way is missing or damaged.
         """
-        nodes, node, depth = self._nodes, ROOT_NODE, 0
+        nodes, node, shift = self._nodes, ROOT_NODE, 64
+        prefix: int = _PREFIX.unpack_from(key)[0]
         tile = nodes.tile(node)
         while tile is not None:
-            slot = _slot(key, depth)
-            node, depth = node << STRIDE_BITS | slot, depth + 1
+            shift -= STRIDE_BITS
+            slot = prefix >> shift & (SLOT_COUNT - 1)
+            node = node << STRIDE_BITS | slot
             kind = kind_in(tile, slot)
             if kind == EMPTY:
                 return None
@@ -248,11 +249,15 @@ class StateTree:
 
 def _by_slot(changes: Sequence[Change], depth: int) -> Iterator[tuple[int, Sequence[Change]]]:
     """Group sorted changes by the slot of a tile that they fall into."""
-    if len(changes) == 1:
-        yield _slot(changes[0][0], depth), changes
-        return
-    for slot, group in groupby(changes, key=lambda change: _slot(change[0], depth)):
-        yield slot, list(group)
+    shift, prefix_of = 64 - STRIDE_BITS * (depth + 1), _PREFIX.unpack_from
+    slot, start = -1, 0
+    for place, change in enumerate(changes):
+        found = prefix_of(change[0])[0] >> shift & (SLOT_COUNT - 1)
+        if found != slot:
+            if place:
+                yield slot, changes[start:place]
+            slot, start = found, place
+    yield slot, changes[start:]
 
 
 def _rebuilt(bucket: Bucket, changes: Sequence[Change]) -> tuple[Bucket, list[Change]]:
@@ -269,12 +274,6 @@ def _rebuilt(bucket: Bucket, changes: Sequence[Change]) -> tuple[Bucket, list[Ch
         else:
             values[key] = value
     return Bucket.from_items(sorted(values.items())), undo
-
-
-def _slot(key: bytes, depth: int) -> int:
-    """Return the five bits of a key that a tile at some depth goes by."""
-    (prefix,) = _PREFIX.unpack_from(key)
-    return int(prefix) >> (64 - STRIDE_BITS * (depth + 1)) & (SLOT_COUNT - 1)
 
 
 def _descend_tile(tile: Tile, key: bytes, steps: list[tuple[int, bytes]]) -> int:

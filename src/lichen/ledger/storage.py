@@ -44,7 +44,7 @@ LEDGER_FILE_NAME: Final = "ledger.sqlite"
 APPLICATION_ID: Final = 0x4C494348  # "LICH"
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 BUSY_TIMEOUT_SECONDS: Final = 60.0
-WAL_PAGES_MAX: Final = 1_000  # (= 4 MB) then SQLite copies the write-ahead log into the file
+WAL_PAGES_MAX: Final = 4_000  # (= 16 MB) then SQLite copies the write-ahead log into the file: a page changed by several seals once
 CACHE_SIZE_KIB: Final = 16_384
 VALUE_BYTES_MAX: Final = (
     2**28
