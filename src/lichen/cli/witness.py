@@ -9,6 +9,7 @@ import click
 
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+from lichen.cli.serving import address_options, listening_at, needs_web, tell_unencrypted, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["witness_command"]
 
 _DIRECTORY = "witness"
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def _directory_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,16 +190,7 @@ def list_command(invocation: Invocation, /, *, directory: str) -> None:
     "serve",
     epilog=examples("lichen witness serve", "lichen witness serve --port 8761 --directory w2"),
 )
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8760,
-    show_default=True,
-    help="Port to listen on; 0 for any.",
-)
+@address_options(8760)
 @_directory_option
 @pass_invocation
 def serve_command(invocation: Invocation, /, *, host: str, port: int, directory: str) -> None:
@@ -208,38 +199,21 @@ def serve_command(invocation: Invocation, /, *, host: str, port: int, directory:
     It speaks the C2SP tlog-witness protocol, for logs of any make that it was told to know. Nothing is cosigned before the
     record is on the disk. To be reached from other machines, put a proxy with TLS in front.
     """
-    import logging
-    import sys
-
-    from lichen.errors import UsageError
-
-    try:
-        from lichen.net.listening import bind
+    with needs_web():
         from lichen.net.witness.server import serve_witness
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"serving needs the package {error.name}", remedy="Install it with: pip install 'lichen[web]'"
-        ) from error
-    logging.basicConfig(format="lichen: %(message)s", level=logging.WARNING)
-    store = _open(directory)
-    try:
-        listening = bind(host, port)
-    except BaseException:
-        store.close()
-        raise
-    shown_host = f"[{host}]" if ":" in host else host
-    url = f"http://{shown_host}:{listening.getsockname()[1]}/"
+    with listening_at(host, port) as listening, _open(directory) as store:
+        url = f"{url_of(host, listening)}/"
 
-    def ready() -> None:
-        say = invocation.output.line
-        log_count = len(store.logs())
-        say(f"witness {store.identity.name} at {url}, for {log_count} {'log' if log_count == 1 else 'logs'}")
-        say(f"in policies: witness NAME {store.identity.note_key.vkey} {url}")
-        if host not in _LOOPBACK:
-            say("what passes over the network is signed but not encrypted: use a proxy with TLS in front")
-        sys.stdout.flush()
+        def ready() -> None:
+            say = invocation.output.line
+            log_count = len(store.logs())
+            say(
+                f"witness {store.identity.name} at {url}, for {log_count} {'log' if log_count == 1 else 'logs'}"
+            )
+            say(f"in policies: witness NAME {store.identity.note_key.vkey} {url}")
+            tell_unencrypted(invocation.output, host)
 
-    serve_witness(store, listening, ready)
+        serve_witness(store, listening, ready)
 
 
 # ---- whoever runs a ledger --------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from lichen.contracts import default_contracts, default_versions
 from lichen.crypto.key_file import write_key
@@ -27,6 +30,8 @@ from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement, Subject
 from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
+from lichen.net import http_process
+from lichen.net.listening import bind
 from lichen.net.signed_request import sign_request
 from lichen.runs.queries.views import default_views
 
@@ -204,6 +209,50 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(60)
+
+
+@contextlib.contextmanager
+def serving_thread(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[[socket.socket, Callable[[], None]], None]
+) -> Iterator[int]:
+    """Run a server in a thread of this process, where it can take no signals; its port."""
+    servers: list[uvicorn.Server] = []
+
+    class WithoutSignals(http_process.HttpServer):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            servers.append(self)
+            yield
+
+    monkeypatch.setattr(http_process, "HttpServer", WithoutSignals)
+    listening, ready = bind("127.0.0.1", 0), threading.Event()
+    port = listening.getsockname()[1]
+    thread = threading.Thread(target=serve, args=(listening, ready.set))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield port
+    finally:
+        for each in servers:
+            each.should_exit = True
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def drip(port: int, head: bytes) -> bytes:
+    """Begin a request and go on with a byte ten times a second, for ever; what came back until the server hung up."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.1) as caller, contextlib.suppress(OSError):
+        caller.sendall(head)
+        for _ in range(600):
+            with contextlib.suppress(TimeoutError):
+                piece = caller.recv(65_536)
+                received += piece
+                if not piece:
+                    return received
+            caller.sendall(b"x")
+    assert received, "the server neither answered nor hung up within a minute"
+    return received
 
 
 @pytest.fixture(params=["public", "private"])

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from lichen.content.unixfs import hash_bytes
 from lichen.contracts import default_contracts
@@ -29,14 +28,13 @@ from lichen.ledger.receipt import Receipt, verify_receipt
 from lichen.ledger.replica import is_seal
 from lichen.ledger.succession import Approval, Succession
 from lichen.ledger.tree import leaf_hash, root_of, subtree_reader
-from lichen.net.listening import bind
 from lichen.net.server import process
 from lichen.net.server.service import Service
 from lichen.net.server.settings import ServerSettings
 from lichen.net.signed_request import sign_request
 from lichen.net.tile_paths import TilePath, unpack_bundle
 
-from .conftest import ENTRY_TYPE, Server, Team
+from .conftest import ENTRY_TYPE, Server, Team, drip, serving_thread
 
 Start = Callable[..., Server]
 
@@ -378,6 +376,12 @@ def test_told_to_stop_it_answers_what_it_took_and_seals(public_team: Team, serve
         assert all(ledger.find_payload(hashlib.sha256(payload).digest()) is None for payload in lost)
 
 
+def test_a_byte_now_and_then_does_not_prolong_the_time_for_a_head(public_team: Team, monkeypatch) -> None:
+    with in_thread(public_team, ServerSettings(header_seconds=0.5), monkeypatch) as server:
+        assert drip(server.port, b"GET /checkpoint HTTP/1.1\r\nX-Slow: ").startswith(b"HTTP/1.1 408 ")
+        assert server.get("/health").status == 200
+
+
 def test_whoever_sends_too_slowly_is_told_and_cut_off(public_team: Team, monkeypatch) -> None:
     patience = ServerSettings(header_seconds=0.2, body_seconds=0.2)
     with in_thread(public_team, patience, monkeypatch) as server:
@@ -398,31 +402,13 @@ def test_whoever_sends_too_slowly_is_told_and_cut_off(public_team: Team, monkeyp
 @contextlib.contextmanager
 def in_thread(team: Team, settings: ServerSettings, monkeypatch) -> Iterator[Server]:
     """A server with settings that the command line does not offer, in a thread of this process."""
-    servers: list[uvicorn.Server] = []
-
-    class WithoutSignals(process._Server):
-        @contextlib.contextmanager
-        def capture_signals(self):
-            servers.append(self)
-            yield
-
-    monkeypatch.setattr(process, "_Server", WithoutSignals)
-    listening, ready = bind("127.0.0.1", 0), threading.Event()
-    port = listening.getsockname()[1]
-    thread = threading.Thread(
-        target=process.serve, args=(Service(team.directory, team.log_key, settings), listening, ready.set)
-    )
-    thread.start()
-    try:
-        assert ready.wait(60)
+    service = Service(team.directory, team.log_key, settings)
+    with serving_thread(
+        monkeypatch, lambda listening, ready: process.serve(service, listening, ready)
+    ) as port:
         server = Server.__new__(Server)
         server.team, server.port = team, port
         yield server
-    finally:
-        for each in servers:
-            each.should_exit = True
-        thread.join(60)
-    assert not thread.is_alive()
 
 
 def test_whoever_does_not_take_the_answer_loses_it(public_team: Team, monkeypatch) -> None:

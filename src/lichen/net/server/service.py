@@ -162,6 +162,10 @@ class Service:
         )
         self._collector.start()
 
+    def drain(self) -> None:
+        """Take nothing more from now on."""
+        self.is_draining = True
+
     def close(self) -> None:
         """Append what waits, seal, and let go of the ledger; blocks until that is durable."""
         self.is_draining = True

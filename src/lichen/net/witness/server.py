@@ -8,7 +8,7 @@
 
 Rules upheld:
 
-* Bodies are bounded in size and in time, requests in number: what is too large, too slow or too much is refused and
+* Heads and bodies are bounded in size and in time, requests in number: what is too large, too slow or too much is refused and
   leaves nothing behind.
 * An answer of 200 goes out after its checkpoint is on the disk; when the disk fails, the answer is 503 and no
   cosignature leaves.
@@ -22,13 +22,11 @@ import asyncio
 import contextlib
 import logging
 import re
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
@@ -36,10 +34,9 @@ from starlette.routing import Route
 
 from lichen.errors import LichenError
 from lichen.ledger.witness import REQUEST_BYTES_MAX, Refusal
+from lichen.net.http_process import Patience, serve_http
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from starlette.requests import Request
 
     from lichen.ledger.witness_store import WitnessStore
@@ -50,7 +47,6 @@ BODY_SECONDS: Final = 10.0
 REQUESTS_MAX: Final = 256  # at once; the next is answered with 503
 KEEP_ALIVE_SECONDS: Final = 60
 SHUTDOWN_SECONDS: Final = 10
-HEAD_BYTES_MAX: Final = 16_384
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LOG = logging.getLogger("lichen.witness")
@@ -102,7 +98,11 @@ def witness_application(
 
 
 def serve_witness(
-    store: WitnessStore, listening: socket.socket, on_ready: Callable[[], object] | None = None
+    store: WitnessStore,
+    listening: socket.socket,
+    on_ready: Callable[[], object] | None = None,
+    *,
+    patience: Patience | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; what is being answered then is finished first.
 
@@ -110,48 +110,22 @@ def serve_witness(
         store: The witness; closed at the end.
         listening: Bound socket; closed at the end.
         on_ready: Called when requests are answered.
+        patience: How long to wait for callers; None for this file's measures.
     """
-    config = uvicorn.Config(
-        witness_application(store),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=REQUESTS_MAX,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-    )
-    with contextlib.closing(store), listening:
-        _Server(config, on_ready).run(sockets=[listening])
+    with contextlib.closing(store):
+        serve_http(
+            witness_application(store),
+            listening,
+            _refusal,
+            patience or Patience(idle_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=SHUTDOWN_SECONDS),
+            has_lifespan=False,
+            requests_max=REQUESTS_MAX,
+            on_ready=on_ready,
+        )
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which says when it answers and leaves the process in order after a signal."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object] | None) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._on_ready is not None and not self.should_exit:
-            self._on_ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT for as long as the server runs, and raise neither again afterwards."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._stop) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.handle_exit(number, frame)
+def _refusal(_status: int, _code: str, detail: str) -> tuple[str, bytes]:
+    return "text/plain; charset=utf-8", f"{detail}\n".encode()
 
 
 async def _body(request: Request) -> bytes | None:
