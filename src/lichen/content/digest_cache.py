@@ -24,15 +24,17 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from lichen.content.cid import DAG_PB
+from lichen.content.columns import DIGEST_STRIDE, STATE_BYTES, TYPE_REGULAR, columns
 from lichen.content.digest_table import (
     BUCKET_BITS,
     BUSY_SECONDS,
+    ENTRY,
     NO_ROOT,
     STATE,
     Bucket,
@@ -51,6 +53,8 @@ RACY_NS = 2_000_000_000  # longer than a tick of any file system's clock; FAT's 
 PENDING_COUNT_MAX = 1000  # files learnt one by one before they are written down together
 HELD_COUNT_MAX = 300_000  # files of which something is held in memory, about 60 MiB
 BATCH_COUNT = 50_000  # files handled at once
+TABLE_BYTES_HELD_MAX = 2**24  # (= 16777216) of rows handed to the C library at once
+COLUMN = struct.Struct("<QQqqq")  # a state in a column
 
 NEVER = StatKey(0, 0, 0, 0, 2**63)  # the state of a file that is not to be remembered
 
@@ -175,6 +179,81 @@ class DigestCache:
             found += self._digest_part(part, meant)
             self.flush()
         return found
+
+    def digest_columns(
+        self, paths: bytes, count: int, states: bytes | None = None
+    ) -> tuple[bytes, bytes] | None:
+        """Say the same as ``digest_states`` of very many files, by the C library; see ``lichen.content.columns``.
+
+        Args:
+            paths: Absolute, a zero byte behind each; those of one directory one after the other.
+            count: How many.
+            states: Those that are meant, ``STATE_BYTES`` each; None for any.
+
+        Returns:
+            For each path a digest with a zero byte behind it, and a byte that is 1 where it could be told. None where there is
+            no library.
+        """
+        library = columns()
+        if library is None:
+            return None
+        self.flush()  # the library reads the rows
+        now, types = b"", b""
+        if states is None:
+            now, types = library.look(paths, count)
+        digests, found = library.find(
+            now if states is None else states, self._tables(now if states is None else states), ENTRY.size
+        )
+        if states is not None and found.count(1) * 2 >= count:  # or most have to be opened anyway
+            now, types = library.look(paths, count)
+        regular = types.count(TYPE_REGULAR) == count and found.count(1) == count
+        if regular and (states is None or now == states):
+            return digests, found
+        return self._digest_rest(paths, states, (now, types, bytearray(digests), bytearray(found)))
+
+    def _digest_rest(
+        self, paths: bytes, states: bytes | None, columns: tuple[bytes, bytes, bytearray, bytearray]
+    ) -> tuple[bytes, bytes]:
+        """Go file by file where a digest is not known, or the file is in another state than the one meant."""
+        now, types, digests, found = columns
+        names = paths.split(b"\0")
+        odd = []
+        for place in range(len(found)):
+            at = slice(STATE_BYTES * place, STATE_BYTES * (place + 1))
+            is_same = bool(now) and types[place] == TYPE_REGULAR and (states is None or now[at] == states[at])
+            if not (is_same and found[place]):
+                odd.append(place)
+        for start in range(0, len(odd), BATCH_COUNT):
+            part = odd[start : start + BATCH_COUNT]
+            meant: list[tuple[int, ...] | None] = [None] * len(part)
+            if states is not None:
+                meant = [COLUMN.unpack_from(states, STATE_BYTES * place) for place in part]
+            told = self._digest_part([os.fsdecode(names[place]) for place in part], meant)
+            for place, digest in zip(part, told, strict=True):
+                found[place] = digest is not None
+                if digest is not None:
+                    digests[DIGEST_STRIDE * place : DIGEST_STRIDE * (place + 1)] = digest + b"\0"
+            self.flush()
+        return bytes(digests), bytes(found)
+
+    def _tables(self, states: bytes) -> Iterator[tuple[int, bytes]]:
+        """Give what is known of the buckets that hold these states: device, and entries by inode, some megabytes at a time."""
+        view = memoryview(states).cast("Q")
+        devices, inodes = view[0 :: STATE_BYTES // 8].tolist(), view[1 :: STATE_BYTES // 8].tolist()
+        for device in sorted(set(devices)):
+            own = inodes
+            if devices.count(device) != len(devices):
+                own = [inode for inode, other in zip(inodes, devices, strict=True) if other == device]
+            buckets = sorted({inode >> BUCKET_BITS for inode in own})
+            held: list[bytes] = []
+            size_bytes = 0
+            for _, entries in self._table.entries((device, bucket) for bucket in buckets):
+                held.append(entries)
+                size_bytes += len(entries)
+                if size_bytes > TABLE_BYTES_HELD_MAX:
+                    yield device, b"".join(held)
+                    held, size_bytes = [], 0
+            yield device, b"".join(held)
 
     def _digest_part(
         self, paths: Sequence[str], meant: Sequence[tuple[int, ...] | None]

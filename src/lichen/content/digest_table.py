@@ -25,7 +25,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,6 +131,13 @@ class DigestTable:
         """Return everything known of the files of a bucket; the caller may change it."""
         rows = self._query(SELECT_ONE, (_signed(key[0]), key[1]))
         return _unpacked(key, *rows[0]) if rows else {}
+
+    def entries(self, keys: Iterable[BucketKey]) -> Iterator[tuple[BucketKey, bytes]]:
+        """Give the entries of buckets as they stand in their rows, by inode; a bucket that is not there, or damaged, is left out."""
+        for key in keys:
+            for entries, checksum in self._query(SELECT_ONE, (_signed(key[0]), key[1])):
+                if _is_sound(key, entries, checksum):
+                    yield key, entries
 
     def put(self, learnt: Mapping[BucketKey, Bucket]) -> None:
         """Add what was learnt, in place of what was known of earlier states of the same files."""
@@ -243,6 +250,10 @@ def _checksum(key: BucketKey, entries: bytes) -> int:
 
 def _unpacked(key: BucketKey, entries: Any, checksum: Any) -> Bucket:
     """Take a row apart, unless it is damaged; what a damaged file holds is of any type."""
-    if not isinstance(entries, bytes) or len(entries) % ENTRY.size or _checksum(key, entries) != checksum:
-        return {}
-    return dict(ENTRY.iter_unpack(entries))
+    return dict(ENTRY.iter_unpack(entries)) if _is_sound(key, entries, checksum) else {}
+
+
+def _is_sound(key: BucketKey, entries: Any, checksum: Any) -> bool:
+    return (
+        isinstance(entries, bytes) and not len(entries) % ENTRY.size and _checksum(key, entries) == checksum
+    )

@@ -311,6 +311,7 @@ class Run:
             dict(os.environ),
             concealer=concealer,
             hash_files=workspace.digest_states,
+            hash_columns=workspace.digest_columns,
         )
         self._workspace = workspace
         answer, self.nearest, self.estimate = ask(workspace, self._request, self._command, self._surroundings)

@@ -83,6 +83,7 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         dict(os.environ),
         concealer=concealer,
         hash_files=workspace.digest_states,
+        hash_columns=workspace.digest_columns,
     )
     standard_input = describe_standard_input()
     if standard_input.kind == "file" and standard_input.path is not None:

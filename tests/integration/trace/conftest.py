@@ -32,7 +32,7 @@ class Result:
         """Paths of these kinds, relative to the project where they lie in it; modules' shadows left out."""
         return {
             self.name(access.path)
-            for access in self.trace.accesses
+            for access in self.trace.every_access()
             if access.kind in kinds and access.by != frozenset({"import"})
         }
 
@@ -42,8 +42,8 @@ class Result:
 
     def access(self, name: str, kind: str) -> Access:
         """The one access of this kind to this file."""
-        found = [a for a in self.trace.accesses if a.kind == kind and self.name(a.path) == name]
-        assert len(found) == 1, (name, kind, [(a.kind, self.name(a.path)) for a in self.trace.accesses])
+        found = [a for a in self.trace.every_access() if a.kind == kind and self.name(a.path) == name]
+        assert len(found) == 1, (name, kind, [(a.kind, self.name(a.path)) for a in self.trace.every_access()])
         return found[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lichen.content.columns import MANY
 from lichen.encoding.base import b64u
-from lichen.runs.trace.trace import Access, StatKey, Trace
-from lichen.runs.work.inputs import find_links, plain_inputs
+from lichen.runs.trace.trace import Access, PlainReads, StatKey, Trace
+from lichen.runs.work.inputs import find_links, plain_columns, plain_inputs
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.work.surroundings import MISSING, STDIN, digest_texts
 
@@ -82,6 +84,97 @@ def test_what_is_not_plain_is_left_over(clinic: Clinic, surroundings: Surroundin
     found = plain_inputs(surroundings, reads, changed_since_ns=LATER_NS, own_places=own)
     assert found.names == ["{project}/same"]
     assert {Path(path).name for path in found.rest} == {"edited", "gone", "replaced", "recent", "unknown"}
+
+
+def columns_of(reads: dict[str, tuple[int, ...]]) -> PlainReads:
+    """The same reads as a trace keeps very many of them."""
+    folders: dict[str, list[str]] = {}
+    for path in sorted(reads):
+        directory, _, name = path.rpartition("/")
+        folders.setdefault(directory, []).append(name)
+    paths = [f"{directory}/{name}" for directory, names in folders.items() for name in names]
+    return PlainReads(folders, b"".join(struct.pack("<QQqqq", *reads[path]) for path in paths))
+
+
+@pytest.fixture
+def by_columns(clinic: Clinic, surroundings: Surroundings, request: pytest.FixtureRequest) -> Surroundings:
+    """Surroundings that go by columns where many go through the digest cache."""
+    if surroundings.hash_files is None:
+        return surroundings
+    return replace(surroundings, hash_columns=clinic.workspace().digest_columns)
+
+
+def test_by_columns_reads_are_described_as_otherwise(clinic: Clinic, by_columns: Surroundings) -> None:
+    names = [
+        "same",
+        "edited",
+        "gone",
+        "replaced",
+        "recent",
+        "skipped.log",
+        ".lichen/x",
+        "deep/100%",
+        "deep/größe",
+    ]
+    names += [os.fsdecode(b"deep/\xff"), "deep/old.pyc", "deep/__pycache__/x.pyc", "empty"]
+    for name in names:
+        clinic.write(name, name.encode("utf-8", "surrogateescape") if name != "empty" else b"")
+    project = replace(by_columns.project, extra_ignore=("*.log",))
+    there = replace(by_columns, project=project)
+    reads = {clinic.path(name): state(clinic.path(name)) for name in names}
+    reads[clinic.path("recent")] = (*state(clinic.path("recent"))[:4], LATER_NS)
+    clinic.start()
+    clinic.write("edited", "2")
+    Path(clinic.path("gone")).unlink()
+    clinic.write("other", "1").replace(clinic.path("replaced"))
+    own = (clinic.path(".lichen"),)
+    expected = plain_inputs(there, reads, changed_since_ns=LATER_NS, own_places=own)
+    found, odd = plain_columns(there, columns_of(reads), changed_since_ns=LATER_NS, own_places=own)
+    told = set(zip(found.names, found.digests, found.sizes, strict=True))
+    assert told == set(zip(expected.names, expected.digests, expected.sizes, strict=True))
+    assert len(told) == 5
+    assert {path for path, _ in odd} == set(expected.rest)
+    assert dict(odd) == {path: reads[path] for path in expected.rest}
+
+
+def test_a_run_is_observed_by_columns_as_otherwise(clinic: Clinic, by_columns: Surroundings) -> None:
+    """Links that lead to inputs, sources among them, a listing, and a file edited after it was read."""
+    names = ["d/a", "d/b", "deep/x/c", "config", "edited", "run"]
+    for name in names:
+        clinic.write(name, name)
+    Path(clinic.path("current")).symlink_to("deep/x")
+    accesses = [clinic.access("read", name) for name in names]
+    others = (clinic.access("list", "d"), clinic.access("stat", "d/a", detail="mode"))
+    reads = {access.path: tuple(access.stat or ()) for access in accesses}
+    started = clinic.start()
+    clinic.write("edited", "again")
+    modules = {"run": clinic.path("run")}
+    seen = [
+        clinic.observe(trace, surroundings=by_columns.afresh(), started_ns=started)
+        for trace in (
+            Trace(accesses=(*others, *accesses), modules=modules),
+            Trace(accesses=others, plain=columns_of(reads), modules=modules),
+        )
+    ]
+    assert seen[0].manifest == seen[1].manifest
+    assert seen[0].data_sizes == seen[1].data_sizes
+    assert [reason.code for reason in seen[1].reasons] == [reason.code for reason in seen[0].reasons]
+    assert [reason.code for reason in seen[1].reasons] == ["inputs-changed"]
+    assert seen[1].manifest.present["{project}/current"] == "link deep/x"
+    assert set(seen[1].manifest.code) == {"{project}/run", "{project}/train.py"} & set(seen[1].manifest.code)
+
+
+def test_very_many_names_are_digested_as_each_alone(clinic: Clinic, by_columns: Surroundings) -> None:
+    names = []
+    for number in range(MANY + 10):
+        names.append(f"{{project}}/d/{number:05d}")
+        clinic.write(f"d/{number:05d}", str(number))
+    Path(clinic.path("d/00007")).unlink()
+    Path(clinic.path("d/00008")).unlink()
+    Path(clinic.path("d/00008")).mkdir()
+    together = by_columns.afresh().digests_of([*names, STDIN])
+    assert together == {name: by_columns.afresh().digest_of(name) for name in [*names, STDIN]}
+    assert [name for name in names if together[name] == MISSING] == names[7:9]
 
 
 def test_many_names_are_digested_as_each_alone(clinic: Clinic, surroundings: Surroundings) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import operator
 import os
@@ -31,11 +32,12 @@ from lichen.runs.trace.interpreter import describe_environment
 from lichen.runs.trace.modules import find_modules
 from lichen.runs.trace.network import outside_peers
 from lichen.runs.trace.places import Places, normalise
+from lichen.runs.trace.plain_reads import keep_apart
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
 from lichen.runs.trace.programs import kind_of_program, looks_at_times
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
-from lichen.runs.trace.trace import StatKey, Trace
+from lichen.runs.trace.trace import PlainReads, StatKey, Trace
 from lichen.runs.trace.variables import select_variables
 from lichen.runs.work.collector import without_collector
 
@@ -89,7 +91,10 @@ def collect_trace(evidence: Evidence) -> Trace:
 
 
 def _collect(evidence: Evidence) -> Trace:
-    preload = read_preload_logs(evidence.run_directory) if "preload" in evidence.means else None
+    apart = (
+        evidence.calls is None and "inotify" not in evidence.means
+    )  # nobody else has anything to say of a file
+    preload = read_preload_logs(evidence.run_directory, apart=apart) if "preload" in evidence.means else None
     agents, failures = read_agent_logs(evidence.run_directory, preload.agents if preload else None)
     if evidence.calls is not None and evidence.calls.is_installed:
         preload = _with_calls(preload, evidence.calls.log, agents)
@@ -106,7 +111,7 @@ def _collect(evidence: Evidence) -> Trace:
         verdict.take_all_variables()  # which of them native programs asked for is not seen
     for pid, name in _still_running(agents, preload):
         verdict.blame("still-running", f"process {pid} ({name}) outlives the run")
-    table = _table(evidence, places, agents, preload, verdict)
+    table, plain = _table(evidence, places, agents, preload, verdict)
     found = find_modules(
         agents, preload.records if preload else (), places, table.site_files, table.site_lists
     )
@@ -121,10 +126,12 @@ def _collect(evidence: Evidence) -> Trace:
     for path in sorted(found.loose_files):
         table.add_loose(path)
     accesses = table.finish()
-    verdict.read_scripts((access.path for access in accesses if access.kind == "read"), evidence.base.keys())
+    read = (access.path for access in accesses if access.kind == "read")
+    verdict.read_scripts(itertools.chain(read, plain.paths()), evidence.base.keys())
     _blame_special(verdict, table, evidence, preload)
     return Trace(
         accesses=accesses,
+        plain=plain,
         modules=found.modules,
         imports=tuple(sorted(found.imports)) if agents else (),
         module_directories=tuple(found.directories),
@@ -217,9 +224,10 @@ def _table(
     agents: Sequence[AgentLog],
     preload: PreloadLog | None,
     verdict: Verdict,
-) -> AccessTable:
-    """Give all events to one table, in order of time."""
+) -> tuple[AccessTable, PlainReads]:
+    """Give all events to one table, in order of time; plain reads that have to do with no other event are kept apart."""
     table = AccessTable(places)
+    plain = PlainReads()
     events = [record for log in agents for record in log.records]
     if preload is not None:
         events += preload.records
@@ -234,6 +242,11 @@ def _table(
                 "another traced run was going on here, and their writes cannot be told apart",
             )
         events += unknown
+    mapped = _mapped(agents, preload, evidence.look)
+    if preload is not None and preload.split is not None:
+        others = itertools.chain(evidence.look.opened, verdict.started_files, verdict.operands, mapped)
+        plain, entangled = keep_apart(preload.split, events, others, places)
+        events += entangled
     events.sort(key=_TIME)
     table.add_all(events)
     for record in evidence.look.opened.values():
@@ -244,12 +257,12 @@ def _table(
         table.add_exec(path, state, "preload" if preload else "audit")
     for path in verdict.operands:
         table.add(_record(Kind.OPEN, path, 8, _state(path), "argv"))
-    for path in _mapped(agents, preload, evidence.look):
+    for path in mapped:
         if not path.endswith(" (deleted)"):
             table.add_mapped(path, _state(path))
     for pattern in sorted(preload.walks) if preload else ():
         _add_walk(table, pattern)
-    return table
+    return table, plain
 
 
 def _look_closer(table: AccessTable, preload: PreloadLog, verdict: Verdict, sources: Iterable[str]) -> None:

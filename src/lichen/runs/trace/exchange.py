@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lichen.errors import EncodingError
-from lichen.runs.trace.trace import Access, Exec, StatKey, Trace
+from lichen.runs.trace.trace import Access, Exec, PlainReads, StatKey, Trace
 
 __all__ = ["merge_traces", "read_trace", "write_trace"]
 
@@ -31,7 +31,7 @@ def write_trace(trace: Trace, path: Path) -> None:
     value: dict[str, Any] = {name: getattr(trace, name) for name in _PLAIN}
     value["accesses"] = [
         [a.path, a.kind, list(a.stat) if a.stat else None, a.order, sorted(a.by), a.detail, a.names]
-        for a in trace.accesses
+        for a in trace.every_access()
     ]
     value["processes"] = [[p.name, p.path, list(p.argv), p.kind, p.observed] for p in trace.processes]
     path.write_text(json.dumps(value, default=dict), encoding="ascii")
@@ -52,7 +52,7 @@ def read_trace(path: Path) -> Trace:
         processes = tuple(
             Exec(n, p, tuple(argv), kind, seen) for n, p, argv, kind, seen in value.pop("processes")
         )
-        known = {field.name for field in fields(Trace)}
+        known = {field.name for field in fields(Trace)} - {"plain"}
         rest: dict[str, Any] = {
             name: tuple(item) if name in _TUPLES else item for name, item in value.items() if name in known
         }
@@ -68,10 +68,10 @@ def merge_traces(first: Trace, others: Iterable[Trace]) -> Trace:
         first: Of the process that records the run; its variables and metrics stand.
         others: Of the rest.
     """
-    accesses = {(access.path, access.kind): access for access in first.accesses}
+    accesses = {(access.path, access.kind): access for access in first.every_access()}
     merged = first
     for other in others:
-        for access in other.accesses:
+        for access in other.every_access():
             accesses.setdefault((access.path, access.kind), access._replace(order=len(accesses)))
         merged = replace(
             merged,
@@ -95,4 +95,4 @@ def merge_traces(first: Trace, others: Iterable[Trace]) -> Trace:
         if access.detail.startswith("made-") or (access.kind == "write" and access.detail != "deleted")
     }
     kept = (a for a in accesses.values() if a.path not in made or a.kind not in ("stat", "list"))
-    return replace(merged, accesses=tuple(kept))
+    return replace(merged, accesses=tuple(kept), plain=PlainReads())

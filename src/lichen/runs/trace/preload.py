@@ -4,21 +4,15 @@ The library is compiled once per machine and version of its source, when a C com
 Without a compiler this means is left out; the tracer then knows less and says so.
 """
 
-# Paths are the run's own strings.
-# ruff: noqa: PTH101, PTH105, PTH108
-
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import platform
-import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from lichen.content.compiled import compiled_library, default_cache_directory
 
 __all__ = ["LOG_NAME", "build_library", "default_cache_directory", "preloaded_environment", "prepare_log"]
 
@@ -30,17 +24,10 @@ STEP_BYTES = 4 * 2**20  # (= 4194304) allocated at a time, as in preload.c
 MAGIC = b"LICHPRE1"
 
 _SOURCES = ("preload.c", "preload_process.h", "preload_wrappers.h")
-_COMPILERS = ("cc", "gcc", "clang")
+_LIBRARIES = ("-ldl", "-lpthread")
 _FLAGS = (
     "-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-fno-delete-null-pointer-checks", "-w",
 )  # fmt: skip
-_COMPILE_SECONDS_MAX = 60
-
-
-def default_cache_directory() -> Path:
-    """Return the user's cache directory for Lichen; it need not be there."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base if base and base.startswith("/") else Path.home() / ".cache") / "lichen"
 
 
 def build_library(cache_directory: Path | None = None) -> Path | None:
@@ -50,51 +37,28 @@ def build_library(cache_directory: Path | None = None) -> Path | None:
         cache_directory: Where it is kept; the user's cache by default.
 
     Returns:
-        Its absolute path, or None when this machine cannot have it: another system, no compiler, a cache that cannot be
-        written or that forbids execution.
+        Its absolute path, or None when this machine cannot have it; see :func:`lichen.content.compiled.compiled_library`.
     """
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64"):
-        return None
     folder = Path(__file__).parent
-    text = b"\0".join((folder / name).read_bytes() for name in _SOURCES)
-    identity = hashlib.sha256(text + "\0".join((*_FLAGS, *platform.libc_ver())).encode()).hexdigest()[:16]
-    try:
-        cache = (cache_directory or default_cache_directory()).absolute()
-        library = cache / f"preload-{platform.machine()}-{identity}.so"
-        if library.exists():
-            return library
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _compile(folder, library)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
-        return None
+    sources = [folder / name for name in _SOURCES]
+    return compiled_library(
+        sources, _FLAGS, _LIBRARIES, is_usable=_is_harmless, cache_directory=cache_directory
+    )
 
 
-def _compile(folder: Path, library: Path) -> Path | None:
-    """Compile into a temporary file and keep it only when a program runs with it as without."""
-    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None or " " in str(library) or ":" in str(library):
-        return None  # LD_PRELOAD has no way to write such a path
-    handle, draft = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
+def _is_harmless(library: str) -> bool:
+    """Say whether a program runs with the library as without."""
     try:
-        command = [compiler, *_FLAGS, "-o", draft, str(folder / _SOURCES[0]), "-ldl", "-lpthread"]
-        subprocess.run(
-            command, check=True, capture_output=True, timeout=_COMPILE_SECONDS_MAX, stdin=subprocess.DEVNULL
-        )
-        os.chmod(draft, 0o700)
         probe = subprocess.run(
-            ["/bin/sh", "-c", "true"], env={"LD_PRELOAD": draft}, capture_output=True, timeout=10, check=False
+            ["/bin/sh", "-c", "true"],
+            env={"LD_PRELOAD": library},
+            capture_output=True,
+            timeout=10,
+            check=False,
         )
-        if probe.returncode or probe.stderr:
-            return None
-        os.replace(draft, library)
     except (OSError, subprocess.SubprocessError):
-        return None
-    else:
-        return library
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
+        return False
+    return not probe.returncode and not probe.stderr
 
 
 def prepare_log(run_directory: Path) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lichen.content.columns import MANY, SplitLog, columns
 from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
-from lichen.runs.trace.preload import DATA_OFFSET, HEADER_BYTES, MAGIC
+from lichen.runs.trace.preload import DATA_OFFSET, HEADER_BYTES, LOG_NAME, MAGIC
 from lichen.runs.trace.trace import StatKey
 
 __all__ = ["Image", "PreloadLog", "Started", "read_preload_logs"]
@@ -93,6 +94,7 @@ class PreloadLog:
         stdin_reads: What descriptor 0 was in each process that read it.
         used_ring: A process set up io_uring, whose opens nobody sees.
         agents: What the agent of each process wrote, by process number, in order.
+        split: Very many plain reads, which are not among the records.
         torn: Records that were not finished, because their process was killed.
         failed: The log was full, no more room could be had, or it does not follow its own rules.
     """
@@ -110,23 +112,25 @@ class PreloadLog:
     stdin_reads: set[tuple[int, int]] = field(default_factory=set)
     used_ring: bool = False
     agents: dict[int, bytearray] = field(default_factory=dict)
+    split: SplitLog | None = None
     torn: int = 0
     failed: bool = False
     _starting: dict[int, list[Record]] = field(default_factory=dict)
 
 
-def read_preload_logs(directory: Path) -> PreloadLog:
+def read_preload_logs(directory: Path, *, apart: bool = False) -> PreloadLog:
     """Read the log of a run, and those that runs inside it left here.
 
     Args:
         directory: The tracer's scratch directory.
+        apart: Keep plain reads apart, in ``split``, where there are very many of them.
 
     Returns:
         All as one; a file that is no log makes it one that has failed.
     """
     log = PreloadLog()
     for path in sorted(directory.glob("preload*.log")):
-        _read(log, path)
+        _read(log, path, apart=apart and path.name == LOG_NAME)
     for records in log._starting.values():
         log.records += records
     log.records.sort(key=_TIME)
@@ -135,7 +139,7 @@ def read_preload_logs(directory: Path) -> PreloadLog:
     return log
 
 
-def _read(log: PreloadLog, path: Path) -> None:
+def _read(log: PreloadLog, path: Path, *, apart: bool) -> None:
     """Add one file."""
     try:
         with path.open("rb") as file:
@@ -148,6 +152,9 @@ def _read(log: PreloadLog, path: Path) -> None:
         return
     log.failed = log.failed or bool(failed) or used > allocated or magic != MAGIC
     if magic == MAGIC:
+        if apart and len(data) > MANY * _RECORD.size and (library := columns()) is not None:
+            log.split = library.split(data)
+            data = log.split.rest if log.split is not None else data
         for fields, text, extra in _records(data, log):
             _take(log, fields, text, extra)
 

@@ -11,13 +11,18 @@ Rules upheld:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from lichen.content.columns import STATE_BYTES
 from lichen.content.files import StatKey
 
-__all__ = ["Access", "AccessKind", "Exec", "StatKey", "Trace"]
+__all__ = ["Access", "AccessKind", "Exec", "PlainReads", "StatKey", "Trace"]
+
+_COLUMN = struct.Struct("<QQqqq")
+_BY_PRELOAD = frozenset({"preload"})
 
 AccessKind = Literal["read", "write", "append", "update", "list", "absent", "exec", "stat"]
 
@@ -61,6 +66,74 @@ class Access(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class PlainReads:
+    """Very many files of which nothing was seen but that they were opened for reading; see ``plain_reads.py``.
+
+    Attributes:
+        names: Names of the files by directory, an absolute path.
+        states: State of each at its first open, directory by directory: ``STATE_BYTES`` each.
+    """
+
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    states: bytes = b""
+
+    def __len__(self) -> int:
+        """Return how many files they are."""
+        return len(self.states) // STATE_BYTES
+
+    def reads(self) -> Iterator[tuple[str, StatKey]]:
+        """Give path and state of each."""
+        keys = _COLUMN.iter_unpack(self.states)
+        for directory, names in self.names.items():
+            for name in names:
+                yield f"{directory}/{name}", StatKey(*next(keys))
+
+    def paths(self) -> Iterator[str]:
+        """Give the path of each."""
+        return (f"{directory}/{name}" for directory, names in self.names.items() for name in names)
+
+    def accesses(self, order: int) -> Iterator[Access]:
+        """Give each as an access; the first has this order."""
+        for number, (path, state) in enumerate(self.reads(), order):
+            yield Access(path, "read", state, number, _BY_PRELOAD)
+
+    def without(self, paths: Iterable[str]) -> tuple[PlainReads, list[tuple[str, StatKey]]]:
+        """Take files out.
+
+        Returns:
+            What is left, and path and state of those taken out.
+        """
+        unwanted: dict[str, set[str]] = {}
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            if directory in self.names:
+                unwanted.setdefault(directory, set()).add(name)
+        kept: dict[str, Sequence[str]] = {}
+        states: list[bytes] = []
+        taken: list[tuple[str, StatKey]] = []
+        start = 0
+        for directory, names in self.names.items():
+            column = self.states[start : start + STATE_BYTES * len(names)]
+            start += len(column)
+            out = unwanted.get(directory)
+            if out is None or out.isdisjoint(names):
+                kept[directory] = names
+                states.append(column)
+                continue
+            stay = []
+            for place, name in enumerate(names):
+                state = column[STATE_BYTES * place : STATE_BYTES * (place + 1)]
+                if name in out:
+                    taken.append((f"{directory}/{name}", StatKey(*_COLUMN.unpack(state))))
+                else:
+                    stay.append(name)
+                    states.append(state)
+            if stay:
+                kept[directory] = stay
+        return (PlainReads(kept, b"".join(states)), taken) if taken else (self, taken)
+
+
+@dataclass(frozen=True, slots=True)
 class Exec:
     """One program started inside the run.
 
@@ -85,6 +158,7 @@ class Trace:
 
     Attributes:
         accesses: In order; system files, the interpreter and installed distributions are left out.
+        plain: More of them, where there are very many: files that were read and of which nothing else was seen.
         modules: Name -> source file of imported modules that count as code: those of the project, of editable and local
             installs, and installed files changed since they were installed. The archive stands for a zip import.
         imports: Top-level module names asked for, found or not, sorted.
@@ -107,6 +181,7 @@ class Trace:
     """
 
     accesses: tuple[Access, ...] = ()
+    plain: PlainReads = field(default_factory=PlainReads)
     modules: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     module_directories: tuple[str, ...] = ()
@@ -126,7 +201,12 @@ class Trace:
 
     def of_kind(self, *kinds: AccessKind) -> Iterator[Access]:
         """Accesses of these kinds, in order."""
-        return (access for access in self.accesses if access.kind in kinds)
+        return (access for access in self.every_access() if access.kind in kinds)
+
+    def every_access(self) -> Iterator[Access]:
+        """Give accesses in order, and then the plain ones."""
+        yield from self.accesses
+        yield from self.plain.accesses(len(self.accesses))
 
     def inputs(self) -> tuple[Access, ...]:
         """Files whose content the result may depend on, code not included: read, updated, appended or executed."""

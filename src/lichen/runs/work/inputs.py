@@ -8,18 +8,21 @@ which looks at each path by itself and says why.
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichen.runs.work.surroundings import digest_texts
+from lichen.content.columns import STATE_BYTES
+from lichen.runs.work.surroundings import digest_texts, texts_of_column
 
 if TYPE_CHECKING:
+    from lichen.runs.trace.trace import PlainReads, StatKey
     from lichen.runs.work.surroundings import Surroundings
 
-__all__ = ["State", "find_links", "plain_inputs"]
+__all__ = ["State", "find_links", "plain_columns", "plain_inputs"]
 
 State = tuple[int, ...]
 """Device, inode, size, mtime and ctime of a file, as a trace and ``os.stat`` give them."""
@@ -36,7 +39,8 @@ class PlainInputs:
         names: Manifest names.
         digests: Digest text of each.
         sizes: Bytes of each.
-        paths: Absolute path of each.
+        paths: Absolute path of each; of those that came by columns, names by directory stand in ``by_directory`` instead.
+        by_directory: Last names by directory.
         rest: Paths that must be looked at one by one.
     """
 
@@ -44,6 +48,7 @@ class PlainInputs:
     digests: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    by_directory: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
 
 
@@ -101,7 +106,65 @@ def plain_inputs(
     return found
 
 
-def find_links(surroundings: Surroundings, inputs: Iterable[str]) -> list[str]:
+def plain_columns(
+    surroundings: Surroundings,
+    reads: PlainReads,
+    *,
+    changed_since_ns: int,
+    own_places: Sequence[str],
+) -> tuple[PlainInputs, list[tuple[str, StatKey]]]:
+    """Describe very many files that were only read: as :func:`plain_inputs`, by columns from the trace to the names.
+
+    Args:
+        surroundings: Names and hashes them.
+        reads: Files and their states at the first open.
+        changed_since_ns: As for :func:`plain_inputs`.
+        own_places: Likewise.
+
+    Returns:
+        Those that are now in the state in which they were opened, with their paths; and path and state of those that must be
+        looked at otherwise.
+    """
+    unwanted = set(_changed_since(reads, changed_since_ns))
+    left_out: set[str] = set()
+    project = surroundings.project
+    for directory, names in reads.names.items():
+        if any(f"{directory}/".startswith(f"{place}/") for place in own_places):
+            left_out.update(f"{directory}/{name}" for name in names)
+        elif ignored := project.ignored_in(directory, names):
+            for path in (f"{directory}/{name}" for name in ignored):
+                (unwanted if project.is_read_for_good(path) else left_out).add(path)
+    reads, odd = reads.without(unwanted | left_out)
+    odd = [read for read in odd if read[0] not in left_out]
+    found = PlainInputs()
+    digests, told = surroundings.digest_columns(reads) if len(reads) else (b"", b"")
+    if told.count(1) != len(told):
+        paths = list(reads.paths())
+        reads, untold = reads.without(path for path, is_told in zip(paths, told, strict=True) if not is_told)
+        odd += untold
+        stride = len(digests) // len(told)
+        digests = b"".join(
+            digests[stride * place : stride * (place + 1)] for place, is_told in enumerate(told) if is_told
+        )
+    for directory, names in reads.names.items():
+        found.names += project.names_in(directory, names)
+    found.by_directory = reads.names
+    found.sizes = memoryview(reads.states).cast("q")[2 :: STATE_BYTES // 8].tolist()
+    found.digests = texts_of_column(digests)
+    return found, odd
+
+
+def _changed_since(reads: PlainReads, since_ns: int) -> Iterable[str]:
+    """Name files whose status changed at a time or later."""
+    changes = memoryview(reads.states).cast("q")[4 :: STATE_BYTES // 8].tolist()
+    if not changes or max(changes) < since_ns:
+        return ()
+    return (path for path, changed in zip(reads.paths(), changes, strict=True) if changed >= since_ns)
+
+
+def find_links(
+    surroundings: Surroundings, inputs: Iterable[str], by_directory: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
     """Find symbolic links on the way to inputs.
 
     A program that resolves ``current`` before it opens ``run-7/data`` is seen to open the second name only. So every link that
@@ -111,13 +174,14 @@ def find_links(surroundings: Surroundings, inputs: Iterable[str]) -> list[str]:
     Args:
         surroundings: Lists directories, each once.
         inputs: Absolute paths.
+        by_directory: Names of more inputs by their directories.
 
     Returns:
         Absolute paths of the links, sorted.
     """
     root = str(surroundings.project.root)
     around = {str(above) for above in surroundings.project.root.parents}
-    ways = _Ways(surroundings, inputs)
+    ways = _Ways(surroundings, inputs, by_directory or {})
     above = ways.directories - {root, *around}
     places = {*_project_directories(surroundings, root), *ways.folders}
     places |= {_parent(path) for path in above}
@@ -140,14 +204,17 @@ class _Ways:
         directories: These and all directories above them.
     """
 
-    def __init__(self, surroundings: Surroundings, inputs: Iterable[str]) -> None:
+    def __init__(
+        self, surroundings: Surroundings, inputs: Iterable[str], more: Mapping[str, Sequence[str]]
+    ) -> None:
         self._names: dict[str, list[str]] = {}
         self._lookup: dict[str, set[str]] = {}
         by_directory: dict[str, list[str]] = {}
         for path in inputs:
             directory, _, name = path.rpartition("/")
             by_directory.setdefault(directory, []).append(name)
-        for directory, names in by_directory.items():
+        groups: Iterable[tuple[str, Sequence[str]]] = itertools.chain(by_directory.items(), more.items())
+        for directory, names in groups:
             real = os.path.realpath(directory or "/")
             links: Collection[str] | None = surroundings.links_in(real, whole=True)
             if links is None:

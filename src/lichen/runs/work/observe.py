@@ -11,7 +11,7 @@ import heapq
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from lichen.errors import LichenError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
 from lichen.runs.trace.programs import find_library, find_program
-from lichen.runs.work.inputs import files_below, find_links, plain_inputs
+from lichen.runs.trace.trace import Access
+from lichen.runs.work.inputs import files_below, find_links, plain_columns, plain_inputs
 from lichen.runs.work.manifest import Manifest, Output
 from lichen.runs.work.surroundings import ALWAYS_VARIABLES, FILE_MARK, MISSING, STDIN, Surroundings
 from lichen.runs.workspace.config import lichen_home
 
 if TYPE_CHECKING:
-    from lichen.runs.trace.trace import Access, StatKey, Trace
+    from lichen.runs.trace.trace import PlainReads, StatKey, Trace
     from lichen.runs.work.command import Command
     from lichen.runs.workspace.workspace import Workspace
 
@@ -97,6 +98,8 @@ class _Observer:
     directories: set[str] = field(default_factory=set)
     reasons: list[Reason] = field(default_factory=list)
     plain_paths: list[str] = field(default_factory=list)
+    plain_names: list[str] = field(default_factory=list)
+    plain_by_directory: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def own_places(self) -> tuple[str, ...]:
@@ -187,10 +190,28 @@ class _Observer:
             own_places=self.own_places,
         )
         self.plain_paths = plain.paths
+        self.plain_names += plain.names
         self.data.update(zip(plain.names, plain.digests, strict=True))
         self.data_sizes.update(zip(plain.names, plain.sizes, strict=True))
         for path in plain.rest:
             paths[path] = _Path(path, {"read": reads[path]})
+
+    def take_columns(self, plain: PlainReads, paths: dict[str, _Path]) -> None:
+        """Take very many such files by columns."""
+        if not len(plain):
+            return
+        found, odd = plain_columns(
+            self.surroundings,
+            plain,
+            changed_since_ns=self.started_ns - _CLOCK_SLACK_NS,
+            own_places=self.own_places,
+        )
+        self.plain_by_directory = found.by_directory
+        self.plain_names += found.names
+        self.data.update(zip(found.names, found.digests, strict=True))
+        self.data_sizes.update(zip(found.names, found.sizes, strict=True))
+        for read in odd:
+            paths[read[0]] = _Path(read[0], {"read": _plain_read(read)})
 
     def stood_before(self, path: str) -> bool:
         """Say whether a file is as it was before the run."""
@@ -296,11 +317,13 @@ def observe(
     sources = set(trace.modules.values()) | set(files_below(declared_code))
     if command.is_python and command.script and command.script.startswith("/"):
         sources.add(command.script)
-    reads, paths = _sorted_out(trace, sources)
+    plain, named = trace.plain.without({*sources, *(access.path for access in trace.accesses)})
+    reads, paths = _sorted_out(itertools.chain(trace.accesses, map(_plain_read, named)), sources)
     for path in sources:
         if path not in paths and (not project.is_ignored(path) or project.is_read_for_good(path)):
             observer.take_input(path, project.name_of(path), None, is_code=True)
     observer.take_plain(reads, paths)
+    observer.take_columns(plain, paths)
     for seen in paths.values():
         observer.take_path(seen, sources)
     for path in files_below(declared_data):
@@ -321,12 +344,16 @@ def observe(
     return Observation(manifest, observer.data_sizes, observer.reasons)
 
 
-def _sorted_out(trace: Trace, sources: set[str]) -> tuple[dict[str, Access], dict[str, _Path]]:
+def _plain_read(read: tuple[str, StatKey]) -> Access:
+    return Access(read[0], "read", read[1], 0, frozenset({"preload"}))
+
+
+def _sorted_out(accesses: Iterable[Access], sources: set[str]) -> tuple[dict[str, Access], dict[str, _Path]]:
     """Tell paths that were only read, or looked at and read, from all others."""
     reads: dict[str, Access] = {}
     looks: dict[str, Access] = {}
     paths: dict[str, _Path] = {}
-    for access in trace.accesses:
+    for access in accesses:
         path, kind = access[0], access[1]
         if kind == "read" and path not in sources:
             reads[path] = access
@@ -353,12 +380,15 @@ def _take_links(observer: _Observer) -> None:
     surroundings = observer.surroundings
     project = surroundings.project
     names = [name for name in (*observer.code, *observer.data) if name != STDIN]
-    if len(observer.plain_paths) == len(
+    if len(observer.plain_names) == len(
         observer.data
     ):  # nothing but plain reads, of which the paths are at hand
         names = list(observer.code)
+    elif observer.plain_names:
+        plain = set(observer.plain_names)
+        names = [name for name in names if name not in plain]
     inputs = itertools.chain(observer.plain_paths, map(project.path_of, names))
-    for link in find_links(surroundings, inputs):
+    for link in find_links(surroundings, inputs, observer.plain_by_directory):
         if not project.is_ignored(link):
             name = project.name_of(link)
             observer.present[name] = surroundings.link_of(name)

@@ -19,8 +19,9 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from lichen.content.columns import MANY
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.errors import LichenError
@@ -29,6 +30,9 @@ from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.interpreter import Interpreter, distribution_versions
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.workspace.project import Project
+
+if TYPE_CHECKING:
+    from lichen.runs.trace.trace import PlainReads
 
 __all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differences"]
 
@@ -53,6 +57,7 @@ _ENTRIES_MAX = 20_000  # of a directory outside the project, looked at for links
 
 State = tuple[int, ...]
 HashFiles = Callable[[Sequence[str], "Sequence[State | None] | None"], "Sequence[bytes | None]"]
+HashColumns = Callable[[bytes, int, "bytes | None"], "tuple[bytes, bytes] | None"]
 
 
 class _Listing(NamedTuple):
@@ -118,6 +123,7 @@ class Surroundings:
         concealer: Masks variables that hold secrets.
         hash_files: Does so for many at once: given paths and, for each, the state that is meant or None, returns 32 bytes or
             None for each; see ``DigestCache.digest_states``. Without it each is hashed by itself.
+        hash_columns: Does so for very many; see ``DigestCache.digest_columns``.
     """
 
     project: Project
@@ -127,6 +133,7 @@ class Surroundings:
     stdin_digest: bytes | None = None
     concealer: Concealer = field(default_factory=Concealer)
     hash_files: HashFiles | None = None
+    hash_columns: HashColumns | None = None
     _digests: dict[str, str] = field(default_factory=dict)
     _listings: dict[str, _Listing | None] = field(default_factory=dict)
 
@@ -145,6 +152,8 @@ class Surroundings:
         names = list(names)
         if self.hash_files is not None and len(names) > 1:
             unknown = [name for name in names if name not in self._digests and name != STDIN]
+            if len(unknown) >= MANY:
+                unknown = self._learn_columns(unknown)
             with contextlib.suppress(LichenError):  # no path has such a name: then each is looked at alone
                 found = self.hash_files(self.project.paths_of(unknown), None)
                 if None in found:
@@ -155,6 +164,37 @@ class Surroundings:
                 self._digests.update(zip(unknown, texts, strict=True))
         known = self._digests
         return {name: known[name] if name in known else self.digest_of(name) for name in names}
+
+    def _learn_columns(self, names: list[str]) -> list[str]:
+        """Learn the digests of very many files; return the names of those of which it could not be told."""
+        with contextlib.suppress(LichenError):  # no path has such a name
+            paths = self.project.paths_of(names)
+            answer = self.hash_columns and self.hash_columns(_column_of(paths), len(paths), None)
+            if answer:
+                digests, told = answer
+                texts = texts_of_column(digests)
+                if told.count(1) == len(names):
+                    self._digests.update(zip(names, texts, strict=True))
+                    return []
+                self._digests.update(
+                    (name, text) for name, text, is_told in zip(names, texts, told, strict=True) if is_told
+                )
+                return [name for name, is_told in zip(names, told, strict=True) if not is_told]
+        return names
+
+    def digest_columns(self, reads: PlainReads) -> tuple[bytes, bytes]:
+        """Return what :meth:`digest_states` says of very many files, as ``DigestCache.digest_columns`` returns it."""
+        paths = b"".join(
+            _column_of([f"{directory}/" + f"\0{directory}/".join(names)])
+            for directory, names in reads.names.items()
+        )
+        answer = self.hash_columns and self.hash_columns(paths, len(reads), reads.states)
+        if answer:
+            return answer
+        keys = [key for _, key in reads.reads()]
+        told = self.digest_states(list(reads.paths()), keys)
+        column = b"".join((digest or bytes(32)) + b"\0" for digest in told)
+        return column, bytes(digest is not None for digest in told)
 
     def digest_states(self, paths: Sequence[str], states: Sequence[State | None]) -> list[bytes | None]:
         """Return the SHA-256 of files by absolute path, in the states that are meant; None where that cannot be told.
@@ -497,11 +537,19 @@ def digest_texts(digests: Sequence[bytes]) -> list[str]:
         43 characters each. One zero byte between makes all of them one text: it turns the last four bits of a digest, and
         nothing of the next, into a full group.
     """
-    if not digests:
-        return []
-    joined = binascii.b2a_base64(b"\0".join(digests) + b"\0", newline=False)
+    return texts_of_column(b"\0".join(digests) + b"\0") if digests else []
+
+
+def texts_of_column(column: bytes) -> list[str]:
+    """Write digests that stand in one column, a zero byte behind each, as :func:`digest_texts` writes them."""
+    joined = binascii.b2a_base64(column, newline=False)
     text = joined.translate(bytes.maketrans(b"+/", b"-_")).decode("ascii")
     return [text[start : start + 43] for start in range(0, len(text), 44)]
+
+
+def _column_of(paths: Sequence[str]) -> bytes:
+    """Write paths one after the other, a zero byte behind each."""
+    return os.fsencode("\0".join(paths)) + b"\0"
 
 
 def _state_of(path: str) -> State:

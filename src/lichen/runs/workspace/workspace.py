@@ -296,6 +296,12 @@ class Workspace:
         """Return the SHA-256 of many files; see ``DigestCache.digest_states``."""
         return self.digests.digest_states(paths, states)
 
+    def digest_columns(
+        self, paths: bytes, count: int, states: bytes | None = None
+    ) -> tuple[bytes, bytes] | None:
+        """Say the same of very many; see ``DigestCache.digest_columns``."""
+        return self.digests.digest_columns(paths, count, states)
+
     @cached_property
     def index(self) -> LocalIndex:
         """The local index, caught up with the ledger."""
