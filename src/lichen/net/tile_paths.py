@@ -21,11 +21,12 @@ from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
 from lichen.errors import EncodingError
 from lichen.ledger.tree import TILE_WIDTH
 
-__all__ = ["BUNDLE_BYTES_MAX", "TilePath", "pack_bundle", "unpack_bundle"]
+__all__ = ["BUNDLE_BYTES_MAX", "LENGTH_BYTES", "TilePath", "pack_bundle", "unpack_at_most", "unpack_bundle"]
 
 LEVEL_MAX = 7
 NUMBER_MAX = 2**55
-BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_OVERHEAD_BYTES + PAYLOAD_BYTES_MAX)  # (= 12309248)
+LENGTH_BYTES = 2  # in front of each entry of a bundle
+BUNDLE_BYTES_MAX = TILE_WIDTH * (LENGTH_BYTES + ENTRY_OVERHEAD_BYTES + PAYLOAD_BYTES_MAX)  # (= 12309248)
 
 _PATH = re.compile(
     r"(?P<level>[0-9]|entries)/(?P<number>(?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
@@ -78,7 +79,7 @@ class TilePath:
 
 def pack_bundle(entries: Iterable[bytes]) -> bytes:
     """Write an entry bundle: each entry after its length in two bytes, most significant first."""
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+    return b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for entry in entries)
 
 
 def unpack_bundle(data: bytes, count: int) -> list[bytes]:
@@ -91,12 +92,28 @@ def unpack_bundle(data: bytes, count: int) -> list[bytes]:
     Raises:
         EncodingError: It holds more or fewer, or is cut short.
     """
+    entries = unpack_at_most(data, count)
+    if len(entries) != count:
+        raise EncodingError(f"an entry bundle of {count} entries was expected, this one has {len(entries)}")
+    return entries
+
+
+def unpack_at_most(data: bytes, count_max: int) -> list[bytes]:
+    """Read an entry bundle of unknown length.
+
+    Args:
+        data: The bundle.
+        count_max: Most entries it may hold.
+
+    Raises:
+        EncodingError: It holds more, or is cut short.
+    """
     entries: list[bytes] = []
     place = 0
-    while place < len(data) and len(entries) < count:
-        size = int.from_bytes(data[place : place + 2], "big")
-        entries.append(data[place + 2 : place + 2 + size])
-        place += 2 + size
-    if place != len(data) or len(entries) != count:
-        raise EncodingError(f"an entry bundle of {count} entries was expected, this one is not")
+    while place < len(data) and len(entries) < count_max:
+        begin = place + LENGTH_BYTES
+        place = begin + int.from_bytes(data[place:begin], "big")
+        entries.append(data[begin:place])
+    if place != len(data):
+        raise EncodingError(f"an entry bundle of at most {count_max} entries was expected, this one is not")
     return entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Server(RemoteLog):
         self.changed_entries: dict[int, bytes] = {}
         self.receipt_shown: str | None = None
         self.asked: list[str] = []
+        self.bounds = (256, 2_000_000)
+        self.is_wrong_about_places = False
         self.artefacts: set[str] = set()
         self.ledger_id = ledger.id
 
@@ -84,6 +86,17 @@ class Server(RemoteLog):
         receipt = self.ledger.first_receipt(index).to_text()
         return index, receipt if self.receipt_shown is None else self.receipt_shown
 
+    def batch_bounds(self) -> tuple[int, int]:
+        return self.bounds
+
+    def submit_many(self, entries: Sequence[Entry]) -> tuple[list[int | Rejected], str]:
+        self._note(f"submit {len(entries)}")
+        told = [
+            each if isinstance(each, Rejected) else each.index
+            for each in self.ledger.append_many(entries, seal=True)
+        ]
+        return [index + 1 for index in told] if self.is_wrong_about_places else told, self.ledger.checkpoint()
+
     def put_artefact(self, cid, store) -> None:
         self._note("put")
         self.artefacts.add(str(cid))
@@ -130,6 +143,9 @@ class Scene:
         return ledger
 
     def entry(self, ledger: Ledger, **changes: Any) -> Entry:
+        return Entry.signed(self.statement(ledger, **changes).to_bytes(), self.alice)
+
+    def statement(self, ledger: Ledger, **changes: Any) -> Statement:
         said = {
             "status": "trained",
             "reusable": True,
@@ -143,10 +159,7 @@ class Scene:
             "exit_status": 0,
             **changes,
         }
-        statement: Statement = ledger.statement(
-            "run", [Subject("output/0", os.urandom(32))], said, member="alice"
-        )
-        return Entry.signed(statement.to_bytes(), self.alice)
+        return ledger.statement("run", [Subject("output/0", os.urandom(32))], said, member="alice")
 
     def copy(self, server: Server, *, seen_unix_ms: int = 0) -> RemoteLedger:
         """The copy of whoever used the server last at some time."""

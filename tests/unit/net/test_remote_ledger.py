@@ -20,6 +20,7 @@ from lichen.errors import (
 )
 from lichen.ledger.audit import audit
 from lichen.ledger.checkpoint import Checkpoint, sign_checkpoint
+from lichen.ledger.ports import Appended
 from lichen.ledger.split_view import SplitView, verify_split_view
 from lichen.ledger.succession import Succession
 
@@ -237,3 +238,39 @@ def test_evidence_is_bounded(scene: Scene, served: Server, monkeypatch: pytest.M
         with pytest.raises(VerificationError):
             copy.catch_up()
     assert len(list((Path(copy.directory) / "evidence").iterdir())) == 3
+
+
+def test_many_entries_go_out_in_few_requests_and_each_has_its_answer(scene: Scene, served: Server) -> None:
+    copy = scene.copy(served)
+    served.bounds = (100, 60_000)
+    stranger = Entry.signed(scene.entry(served.ledger).payload, SigningKey.generate())
+    entries = [scene.entry(served.ledger) for _ in range(149)] + [stranger]
+    served.asked.clear()
+    results = copy.append_many(entries)
+    assert [isinstance(each, Rejected) for each in results] == [False] * 149 + [True]
+    assert [copy.entry(each.index) for each in results[:-1]] == entries[:-1]
+    batches = [int(what.split()[1]) for what in served.asked if what.startswith("submit ")]
+    assert sum(batches) == 150
+    assert all(count * len(entries[0].to_bytes()) <= 60_000 for count in batches)
+    assert len(batches) <= 5
+    assert copy.size == served.ledger.size
+
+
+def test_one_entry_is_sent_alone_with_its_receipt_and_none_not_at_all(scene: Scene, served: Server) -> None:
+    copy = scene.copy(served)
+    served.asked.clear()
+    assert copy.append_many([]) == []
+    assert served.asked == []
+    assert isinstance(copy.append_many([scene.entry(served.ledger)])[0], Appended)
+    assert "submit" in served.asked
+    signed = copy.append_all_signed([scene.statement(served.ledger) for _ in range(3)], scene.alice)
+    assert [copy.entry(each.index).key_id for each in signed] == [scene.alice.public.key_id] * 3
+
+
+def test_a_wrong_place_for_one_of_many_is_refused_with_evidence(scene: Scene, served: Server) -> None:
+    copy = scene.copy(served)
+    served.is_wrong_about_places = True
+    with pytest.raises(VerificationError, match="an index that does not hold"):
+        copy.append_many([scene.entry(served.ledger) for _ in range(3)])
+    (kept,) = (copy.directory / "evidence").iterdir()
+    assert (kept / "submitted.entry").exists()

@@ -55,6 +55,18 @@ def test_a_bucket_refills_with_time_and_holds_no_more_than_its_burst() -> None:
         buckets.take("a")
 
 
+def test_tokens_are_taken_all_or_none() -> None:
+    clock = Clock()
+    buckets = Buckets(2.0, 8.0, clock)
+    buckets.take("a", 6)
+    with pytest.raises(Problem) as refused:
+        buckets.take("a", 6)
+    assert refused.value.headers["Retry-After"] == "2"
+    buckets.take("a", 2)
+    clock.now += 3
+    buckets.take("a", 6)
+
+
 def test_buckets_of_many_callers_take_bounded_memory() -> None:
     buckets = Buckets(1.0, 1.0, Clock())
     for caller in range(CALLER_COUNT_MAX + 100):
@@ -292,3 +304,26 @@ def test_while_the_logs_new_key_is_not_to_be_had_nothing_is_taken_and_then_all_g
 
     asyncio.run(scenario())
     assert renewed.batches == [1]
+
+
+def test_what_came_together_is_queued_together_or_not_at_all() -> None:
+    ledger = FakeLedger()
+    ledger.keeps_blocks_open = True
+
+    async def scenario() -> None:
+        committer = Committer(ledger, 5, asyncio.get_running_loop())
+        first = committer.submit(entry(0), wants_receipt=False)
+        while committer.waiting_count:
+            await asyncio.sleep(0.001)
+        assert committer.submit_many([], wants_seal=True) == []
+        answers = committer.submit_many([entry(number) for number in range(1, 4)], wants_seal=True)
+        with pytest.raises(Problem):
+            committer.submit_many([entry(number) for number in range(4, 7)], wants_seal=True)
+        assert committer.waiting_count == 3
+        ledger.gate.set()
+        assert [each.index for each in await asyncio.gather(first, *answers)] == [0, 1, 2, 3]
+        await asyncio.to_thread(committer.close)
+
+    asyncio.run(scenario())
+    assert ledger.batches == [1, 3]
+    assert ledger.sealed_at == [4]

@@ -24,7 +24,7 @@ from lichen.errors import (
     UsageError,
 )
 
-__all__ = ["Connection", "Reply", "check_url"]
+__all__ = ["Connection", "Reply", "check_url", "meaning_of", "raise_for"]
 
 TIMEOUT_SECONDS: Final = 20.0
 AWAY_SECONDS: Final = 3.0  # a server that could not be reached is not tried again for so long
@@ -230,17 +230,28 @@ def _meaning(url: str, reply: Reply) -> LichenError:
         told = reply.json()
     except RemoteProtocolError:
         told = {}
-    detail = _line(told.get("detail"), f"status {reply.status}")
+    return meaning_of(url, reply.status, told)
+
+
+def meaning_of(url: str, status: int, told: Mapping[str, Any]) -> LichenError:
+    """Say a refusal in this program's words.
+
+    Args:
+        url: Who refused.
+        status: Of HTTP, 400 or more.
+        told: The problem document; empty where there was none.
+    """
+    detail = _line(told.get("detail"), f"status {status}")
     remedy, rule = _line(told.get("remedy"), ""), told.get("rule")
     if isinstance(rule, str):
         return Rejected(rule[:100], detail, remedy=remedy)
-    if reply.status == 404:
+    if status == 404:
         return NotFoundError(f"{url}: {detail}", remedy=remedy)
-    if reply.status in (401, 403):
+    if status in (401, 403):
         return UsageError(f"{url} refuses: {detail}", remedy=remedy)
-    if reply.status == 429 or reply.status >= 500:
+    if status == 429 or status >= 500:
         return NetworkError(
-            f"{url} cannot answer now: {detail}", definite=reply.status in (429, 503), remedy=remedy
+            f"{url} cannot answer now: {detail}", definite=status in (429, 503), remedy=remedy
         )
     return RemoteProtocolError(f"{url} refuses: {detail}", remedy=remedy)
 

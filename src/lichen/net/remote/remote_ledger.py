@@ -38,7 +38,7 @@ from lichen.ledger.replica import Replica, is_seal
 from lichen.ledger.tree import TILE_WIDTH
 from lichen.net.remote.diagnosis import diagnose
 from lichen.net.remote.memory import Evidence, Remembered, keep_evidence, remember
-from lichen.net.tile_paths import pack_bundle
+from lichen.net.tile_paths import LENGTH_BYTES, pack_bundle
 
 if TYPE_CHECKING:
     from lichen.content.cid import Cid
@@ -285,15 +285,76 @@ class RemoteLedger(Replica):
             raise VerificationError(f"entry {index} of {self._remote.url} is not the one that was submitted")
         return Appended(index, sha256(entry.payload))
 
+    def append_all_signed(
+        self, statements: Sequence[Statement], key: SigningKey, *, seal: bool = False
+    ) -> list[Appended | Rejected]:
+        """Sign records and submit them; see `append_many`."""
+        return self.append_many(
+            [Entry.signed(statement.to_bytes(), key) for statement in statements], seal=seal
+        )
+
     def append_many(self, entries: Sequence[Entry], *, seal: bool = False) -> list[Appended | Rejected]:
-        """Submit entries one after the other; those that a rule refuses are told in their place."""
+        """Submit entries and their artefacts, many in one request; the block behind each request is closed.
+
+        Returns:
+            For each entry its index, or the rule that refused it.
+
+        Raises:
+            NetworkError: The server did not take all of them, or nobody knows: submit them all again. What is in the ledger
+                already is answered as the first time.
+            VerificationError: The server said that it took one, and cannot show it.
+        """
         results: list[Appended | Rejected] = []
-        for entry in entries:
-            try:
-                results.append(self.append(entry, seal=seal))
-            except Rejected as refusal:
-                results.append(refusal)
+        for batch in self._batches(entries):
+            results += self._append_batch(batch)
         return results
+
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+        """Group entries as the server takes them in one request."""
+        if not entries:
+            return
+        count_max, size_max = (1, 0) if len(entries) == 1 else self._remote.batch_bounds()
+        batch: list[Entry] = []
+        size = 0
+        for entry in entries:
+            size_bytes = LENGTH_BYTES + len(entry.to_bytes())
+            if batch and (len(batch) >= count_max or size + size_bytes > size_max):
+                yield batch
+                batch, size = [], 0
+            batch.append(entry)
+            size += size_bytes
+        yield batch
+
+    def _append_batch(self, batch: Sequence[Entry]) -> list[Appended | Rejected]:
+        if len(batch) == 1:
+            try:
+                return [self.append(batch[0], seal=True)]
+            except Rejected as refusal:
+                return [refusal]
+        for entry in batch:
+            self._send_artefacts(entry)
+        told, checkpoint = self._remote.submit_many(batch)
+        self.catch_up(checkpoint)
+        return [self._found(entry, each) for entry, each in zip(batch, told, strict=True)]
+
+    def _found(self, entry: Entry, told: int | Rejected) -> Appended | Rejected:
+        """Check that an entry stands where the server says.
+
+        Raises:
+            VerificationError: It does not.
+        """
+        if isinstance(told, Rejected):
+            return told
+        if not 0 <= told < self.size or self.entry(told) != entry:
+            self._refuse_place(entry, told)
+        return Appended(told, sha256(entry.payload))
+
+    def _refuse_place(self, entry: Entry, index: int) -> NoReturn:
+        problem = VerificationError(f"entry {index} is not the one that was submitted")
+        files = {"submitted.entry": entry.to_bytes(), "seen.checkpoint": self.checkpoint().encode()}
+        self._convict(
+            Evidence("wrong-receipt", problem.message, files), "an index that does not hold", problem
+        )
 
     def seal(self, *, force: bool = False) -> int | None:
         """Do nothing: the server closes blocks."""

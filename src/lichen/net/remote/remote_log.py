@@ -9,14 +9,14 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from lichen.errors import EncodingError, LichenError, NotFoundError, RemoteProtocolError
+from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, RemoteProtocolError
 from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH
-from lichen.net.remote.connection import Body, Connection, Reply, raise_for
+from lichen.net.remote.connection import Body, Connection, Reply, meaning_of, raise_for
 from lichen.net.signed_request import sign_request
-from lichen.net.tile_paths import BUNDLE_BYTES_MAX, TilePath, unpack_bundle
+from lichen.net.tile_paths import BUNDLE_BYTES_MAX, TilePath, pack_bundle, unpack_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lichen.content.cid import Cid
     from lichen.content.directory_store import DirectoryStore
@@ -27,10 +27,15 @@ __all__ = ["RemoteLog"]
 
 NOTE_BYTES_MAX: Final = 1_000_000
 ANSWER_BYTES_MAX: Final = 1_000_000
+BATCH_COUNT_MAX: Final = 256  # records in one request, whatever a server offers
+BATCH_ANSWER_BYTES_MAX: Final = 4_000_000
+PATIENCE_COUNT: Final = 10  # so often a server may say that it is too much at once
+PATIENCE_SECONDS_MAX: Final = 30
 SIGNATURE_BYTES: Final = 64
 CLOCK_OFFSET_MAX_SECONDS: Final = 3_600
 _PIECE_BYTES: Final = 2**18  # (= 262144)
 _ENTRY_TYPE: Final = "application/vnd.lichen.entry"
+_BUNDLE_TYPE: Final = "application/vnd.lichen.entries"
 
 
 class RemoteLog:
@@ -39,16 +44,24 @@ class RemoteLog:
     Args:
         connection: To its server.
         signer: Gives the key to sign requests with, when one must be signed.
+        sleep: Waits for so many seconds, when the server asks for it.
 
     Attributes:
         ledger_id: 64 hexadecimal digits; empty until it is known.
         is_private: Whether reading takes a signed request.
     """
 
-    def __init__(self, connection: Connection, signer: Callable[[], SigningKey]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        signer: Callable[[], SigningKey],
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._sleep = sleep
         self._connection = connection
         self._signer = signer
         self._clock_offset_seconds = 0
+        self._batch_bounds: tuple[int, int] | None = None
         self.ledger_id = ""
         self.is_private = False
 
@@ -153,6 +166,64 @@ class RemoteLog:
         if type(index) is not int or not isinstance(receipt, str):
             raise RemoteProtocolError(f"{self.url} took a record, but sent no receipt for it")
         return index, receipt
+
+    def batch_bounds(self) -> tuple[int, int]:
+        """How many records, and bytes of them, the server takes in one request; asked once. One record where it takes no more."""
+        if self._batch_bounds is None:
+            told = self.about()
+            count, size = told.get("batch_count_max"), told.get("batch_bytes_max")
+            if type(count) is int and type(size) is int and count > 0:
+                self._batch_bounds = min(count, BATCH_COUNT_MAX), size
+            else:
+                self._batch_bounds = 1, 0
+        return self._batch_bounds
+
+    def submit_many(self, entries: Sequence[Entry]) -> tuple[list[int | Rejected], str]:
+        """Submit several records in one request, and have the block closed behind them.
+
+        Args:
+            entries: No more than `batch_bounds` says.
+
+        Returns:
+            For each record the index it is said to have, or the refusal of a rule; and a checkpoint that covers them.
+
+        Raises:
+            NetworkError: At least one was not taken, or nobody knows (``definite``): submit all of them again.
+            RemoteProtocolError: The answer makes no sense.
+        """
+        body = pack_bundle(entry.to_bytes() for entry in entries)
+        for is_last in (False,) * PATIENCE_COUNT + (True,):
+            reply = self._ask(
+                "POST",
+                "/records/batch?seal=yes",
+                limit=BATCH_ANSWER_BYTES_MAX,
+                body=body,
+                headers={"Content-Type": _BUNDLE_TYPE},
+            )
+            if reply.status != 429 or is_last:
+                break
+            self._sleep(_seconds_of(reply.headers.get("retry-after", "")))
+        raise_for(self.url, reply)
+        told = reply.json()
+        results, checkpoint = told.get("results"), told.get("checkpoint")
+        if not isinstance(results, list) or len(results) != len(entries) or not isinstance(checkpoint, str):
+            raise RemoteProtocolError(f"{self.url} took {len(entries)} records, but did not answer for each")
+        return [self._result(result) for result in results], checkpoint
+
+    def _result(self, told: object) -> int | Rejected:
+        """Read what became of one record of several."""
+        if not isinstance(told, dict) or type(status := told.get("status")) is not int:
+            raise RemoteProtocolError(f"{self.url} did not say what became of a record")
+        if status < 400:
+            if type(index := told.get("index")) is not int:
+                raise RemoteProtocolError(f"{self.url} took a record, but did not say where it stands")
+            return index
+        error = meaning_of(self.url, status, told)
+        if isinstance(error, Rejected):
+            return error
+        if status == 400:
+            return Rejected("ledger.malformed", error.message, remedy=error.remedy)
+        raise error
 
     # -- artefacts -------------------------------------------------------------------------------------------------
 
@@ -267,3 +338,9 @@ class RemoteLog:
             return False
         self._clock_offset_seconds = offset
         return True
+
+
+def _seconds_of(retry_after: str) -> int:
+    """How long a server wants to be left alone, within reason."""
+    is_number = retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 6
+    return max(1, min(int(retry_after), PATIENCE_SECONDS_MAX)) if is_number else 1

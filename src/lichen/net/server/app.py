@@ -2,7 +2,7 @@
 
 ::
 
-    request -> bounds (callers, concurrency) -> POST /records, or the table of operations -> answer
+    request -> bounds (callers, concurrency) -> records, or the table of operations -> answer
                                  any exception -> problem details; an unforeseen one is logged and answered with 500
 
 Source: ASGI 3.0; RFC 9457 for failures.
@@ -26,7 +26,7 @@ from starlette.routing import Match, Route
 from lichen.errors import LichenError
 from lichen.net.server.operations import OPERATIONS, Operation, openapi_document
 from lichen.net.server.problem import CONTENT_TYPE, Problem, problem_of
-from lichen.net.server.submitting import submit
+from lichen.net.server.submitting import submit, submit_batch
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["LedgerApplication"]
 
 _LOG = logging.getLogger("lichen.serve")
-_RECORDS = "/records"
+_SUBMITTING = {"/records": submit, "/records/batch": submit_batch}
 
 
 class LedgerApplication:
@@ -51,7 +51,9 @@ class LedgerApplication:
         self._active_count = 0
         document = openapi_document(is_private=service.access.is_private)
         self._openapi = json.dumps(document, ensure_ascii=False).encode()
-        self.routes = [self._route(operation) for operation in OPERATIONS if operation.path != _RECORDS]
+        self.routes = [
+            self._route(operation) for operation in OPERATIONS if operation.path not in _SUBMITTING
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through the lifespan."""
@@ -66,8 +68,8 @@ class LedgerApplication:
         route = "(unknown)"
         try:
             self._check_bounds(scope)
-            if scope["path"] == _RECORDS:
-                route = _RECORDS
+            if scope["path"] in _SUBMITTING:
+                route = scope["path"]
                 await self._submit(scope, receive, answer)
             else:
                 found, route = self._find(scope)
@@ -95,8 +97,8 @@ class LedgerApplication:
         if scope["method"] != "POST":
             raise _wrong_method("POST")
         if self.service.is_draining:
-            raise Problem.busy("the server is shutting down; the record was not taken", code="shutting-down", seconds=5)  # fmt: skip
-        status, headers, body = await submit(self.service, scope, receive)
+            raise Problem.busy("the server is shutting down; nothing was taken", code="shutting-down", seconds=5)  # fmt: skip
+        status, headers, body = await _SUBMITTING[scope["path"]](self.service, scope, receive)
         await _send(answer, status, headers, body)
 
     def _find(self, scope: Scope) -> tuple[Callable[[Scope, Receive, Send], Awaitable[None]], str]:

@@ -64,12 +64,14 @@ class _Submission:
 
     Attributes:
         entry: As submitted.
-        wants_receipt: Whether the block is to be closed behind it.
+        wants_receipt: Whether the block is to be closed behind it, and the receipt made.
+        wants_seal: Whether the block is to be closed behind it.
         answer: Set in the event loop's thread.
     """
 
     entry: Entry
     wants_receipt: bool
+    wants_seal: bool
     answer: asyncio.Future[Accepted]
 
 
@@ -138,19 +140,41 @@ class Committer:
         Raises:
             Problem: The queue is full, or the server is shutting down; nothing was taken.
         """
-        answer: asyncio.Future[Accepted] = self._loop.create_future()
+        submission = _Submission(entry, wants_receipt, wants_receipt, self._loop.create_future())
+        self._queue([submission])
+        return submission.answer
+
+    def submit_many(self, entries: Sequence[Entry], *, wants_seal: bool) -> list[asyncio.Future[Accepted]]:
+        """Queue entries that came together, all of them or none; called in the event loop's thread.
+
+        Args:
+            entries: Signed by members, in the order they shall have.
+            wants_seal: Close the block behind the last.
+
+        Returns:
+            What becomes of each; one that is refused fails with a `Problem`, the others go on.
+
+        Raises:
+            Problem: The queue is too full, or the server is shutting down; nothing was taken.
+        """
+        submissions = [_Submission(entry, False, False, self._loop.create_future()) for entry in entries]
+        if submissions:
+            submissions[-1].wants_seal = wants_seal
+            self._queue(submissions)
+        return [submission.answer for submission in submissions]
+
+    def _queue(self, submissions: Sequence[_Submission]) -> None:
         with self._changed:
             if self._is_closing:
                 raise Problem.busy(
-                    "the server is shutting down; the record was not taken", code="shutting-down", seconds=5
+                    "the server is shutting down; nothing was taken", code="shutting-down", seconds=5
                 )
-            if len(self._waiting) >= self._waiting_max:
+            if len(self._waiting) + len(submissions) > self._waiting_max:
                 raise Problem.busy(
-                    f"{self._waiting_max} records wait for the disk already; this one was not taken"
+                    f"{len(self._waiting)} records wait for the disk already, of {self._waiting_max} that may; nothing was taken"
                 )
-            self._waiting.append(_Submission(entry, wants_receipt, answer))
+            self._waiting.extend(submissions)
             self._changed.notify()
-        return answer
 
     def close(self) -> None:
         """Take nothing more, append what waits, close the block and end the thread. The ledger stays open."""
@@ -184,7 +208,7 @@ class Committer:
         started = time.perf_counter()
         try:
             entries = [submission.entry for submission in batch]
-            wants_seal = self._is_block_full(len(batch)) or any(one.wants_receipt for one in batch)
+            wants_seal = self._is_block_full(len(batch)) or any(one.wants_seal for one in batch)
             results = self._with_log_key(lambda: self._ledger.append_many(entries, seal=wants_seal))
             self._observer.committed(len(batch), time.perf_counter() - started)
             self._has_open_block = self._ledger.sealed_size < self._ledger.size

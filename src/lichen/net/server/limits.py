@@ -32,21 +32,25 @@ class Buckets:
         self._clock = clock
         self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: Hashable) -> None:
-        """Take one token.
+    def take(self, caller: Hashable, count: int = 1) -> None:
+        """Take tokens, all of them or none.
+
+        Args:
+            caller: Who takes them.
+            count: How many.
 
         Raises:
-            Problem: The caller has none left.
+            Problem: The caller has not so many left.
         """
         now = self._clock()
         level, then = self._levels.pop(caller, (self._burst, now))
         level = min(self._burst, level + (now - then) * self._per_second)
-        enough = level >= 1.0
-        self._levels[caller] = (level - 1.0 if enough else level, now)
+        enough = level >= count
+        self._levels[caller] = (level - count if enough else level, now)
         if len(self._levels) > CALLER_COUNT_MAX:
             self._levels.popitem(last=False)
         if not enough:
-            seconds = max(1, round((1.0 - level) / self._per_second))
+            seconds = max(1, round((count - level) / self._per_second))
             raise Problem.busy(
                 f"more than {self._per_second:g} a second",
                 seconds=seconds,

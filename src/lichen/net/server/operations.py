@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lichen import __version__
 from lichen.net.server import artefacts, reading
-from lichen.net.server.submitting import ENTRY_TYPE, ENVELOPE_TYPE
+from lichen.net.server.submitting import BUNDLE_TYPE, ENTRY_TYPE, ENVELOPE_TYPE
 
 if TYPE_CHECKING:
     from lichen.net.server.service import Service
@@ -92,6 +92,14 @@ OPERATIONS: Final = (
         {"receipt": ({"type": "string", "enum": ["yes", "no"]}, "close the block behind it and send the receipt")},
         query=frozenset({"receipt"}),
         body={ENTRY_TYPE: {}, ENVELOPE_TYPE: {"$ref": "#/components/schemas/Envelope"}},
+    ),
+    Operation(
+        "POST", "/records/batch", "Submit several signed records; each gets its own answer.", "record",
+        {200: ("What became of each, in their order; with seal=yes, the checkpoint behind them.", _JSON)},
+        None,
+        {"seal": ({"type": "string", "enum": ["yes", "no"]}, "close the block behind the last and send the checkpoint")},
+        query=frozenset({"seal"}),
+        body={BUNDLE_TYPE: {}},
     ),
 )  # fmt: skip
 """Every operation, in the order of the reference."""

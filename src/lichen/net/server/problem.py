@@ -74,8 +74,8 @@ class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
 
-    def body(self) -> bytes:
-        """Write the problem as JSON."""
+    def told(self) -> dict[str, object]:
+        """Say the problem as an object."""
         told: dict[str, object] = {
             "type": f"urn:lichen:problem:{self.code}",
             "title": http.HTTPStatus(self.status).phrase,
@@ -84,7 +84,11 @@ class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
         }
         if self.remedy:
             told["remedy"] = self.remedy
-        return json.dumps(told | self.extra, ensure_ascii=True).encode("ascii")
+        return told | self.extra
+
+    def body(self) -> bytes:
+        """Write the problem as JSON."""
+        return json.dumps(self.told(), ensure_ascii=True).encode("ascii")
 
     @classmethod
     def busy(cls, detail: str, *, seconds: int = 1, status: int = 503, code: str = "busy") -> Problem:

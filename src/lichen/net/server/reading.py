@@ -24,6 +24,7 @@ from lichen.ledger.tree import TILE_WIDTH
 from lichen.net.server.committer import no_log_key
 from lichen.net.server.problem import Problem
 from lichen.net.server.service import etag_of
+from lichen.net.server.settings import BATCH_BYTES_MAX
 from lichen.net.tile_paths import TilePath, pack_bundle
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def about(service: Service, request: Request) -> Response:
         "log_key": genesis.log_key.did_key,
         "log_keys": [key.did_key for key in service.reader.log_keys],
         "artefact_bytes_max": service.settings.artefact_bytes_max,
+        "batch_count_max": service.settings.batch_count_max,
+        "batch_bytes_max": BATCH_BYTES_MAX,
     }
     return _revalidated(service, request, json.dumps(told).encode(), "application/json", is_open=True)
 

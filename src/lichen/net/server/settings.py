@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
 from lichen.errors import UsageError
 
-__all__ = ["RECORD_BYTES_MAX", "ServerSettings"]
+__all__ = ["BATCH_BYTES_MAX", "BATCH_COUNT_MAX", "RECORD_BYTES_MAX", "ServerSettings"]
+
+BATCH_COUNT_MAX = 2**8  # (= 256) records in one request
+BATCH_BYTES_MAX = 2**21  # (= 2097152) of one request with several records
 
 RECORD_BYTES_MAX = 2 * (
     ENTRY_OVERHEAD_BYTES + PAYLOAD_BYTES_MAX
@@ -48,6 +51,11 @@ class ServerSettings:
     shutdown_seconds: float = 20.0
     publish_seconds: float = 1.0
     witness_poll_seconds: float = 2.0
+
+    @property
+    def batch_count_max(self) -> int:
+        """Records taken in one request: never more than one key may submit at once, or that may wait."""
+        return max(1, int(min(BATCH_COUNT_MAX, self.records_burst, self.waiting_max)))
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
