@@ -92,7 +92,8 @@ class TerminalNarrator:
     def ended(self, result: RunResult) -> None:
         """Say how the request ended."""
         if result.status == "hit":
-            self.say(Painted(hit_line(result, now_unix_ms()), "good"))
+            style = "good" if result.missed_target is None else "warn"
+            self.say(Painted(hit_line(result, now_unix_ms()), style))
         elif result.record is not None:
             self.say(*recorded_line(result))
         elif result.spooled is None and result.outcome is not None and result.measurement is not None:
@@ -183,6 +184,8 @@ def hit_line(result: RunResult, now_unix_ms: int) -> str:
         told.append(f"{plural(len(result.outputs), 'output')} in place")
     if result.receipt is not None:
         told.append("receipt verified")
+    if result.missed_target is not None:
+        told.append(f"target missed: {result.missed_target}")
     return f"answered from entry {result.record} by {result.author}{age}: {'; '.join(told)}"
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.content.cid import Cid
+from lichen.encoding.statement import Statement
 from lichen.errors import LichenError, UsageError, VerificationError
 from lichen.runs.keeping.verify import verify_receipt_file
 from lichen.runs.records.flags import withdraw
+from lichen.runs.records.metrics import parse_pattern
 from lichen.runs.records.record import RunFacts, run_statement
 from lichen.runs.request import RunRequest, RunResult
 from lichen.runs.reuse.hit import take_hit, verify_answer
@@ -214,6 +216,42 @@ def test_a_view_that_names_another_manifest_deceives_nobody(clinic: Clinic, list
     assert not (clinic.root / "startup.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("energy_joules", 1e-9),
+        ("energy_joules", 4e9),
+        ("relative_u95", 0.001),
+        ("duration_seconds", 1.5),
+        ("time_unix_ms", 1),
+        ("method", "rapl"),
+        ("boundary", "machine"),
+        ("status", "missed"),
+        ("metrics", '{"accuracy":0.99}'),
+        ("same_work", b"x" * 32),
+    ],
+)
+def test_nothing_is_told_or_booked_that_the_entry_does_not_say(
+    clinic: Clinic, listener: Listener, column: str, value: object
+) -> None:
+    done = train(clinic, metrics={"accuracy": 0.5})
+    _ = clinic.workspace().ledger.connection.execute("SELECT COUNT(*) FROM view_run").fetchone()
+    with sqlite3.connect(clinic.workspace().ledger.path) as connection:
+        connection.execute(f"UPDATE view_run SET {column} = ? WHERE idx = ?", (value, done.record))
+    connection.close()
+    with pytest.raises(VerificationError, match=f"entry {done.record} than the entry itself: {column}"):
+        take(clinic, clinic.ask(), listener)
+    assert reuses(clinic) == 0
+
+
+def test_the_run_read_from_its_entry_is_the_one_read_from_the_query_table(clinic: Clinic) -> None:
+    train(clinic, metrics={"accuracy": 0.5, "loss": 3}, joules=12.3456789)
+    answer = clinic.ask()
+    signed, receipt = verify_answer(clinic.workspace(), answer)
+    assert signed == answer.run
+    assert "lichen" in receipt
+
+
 def test_a_fingerprint_that_the_state_does_not_hold_is_no_answer(clinic: Clinic) -> None:
     train(clinic)
     answer = clinic.ask()
@@ -305,3 +343,81 @@ def test_the_status_of_a_run_that_was_allowed_to_fail_is_kept(clinic: Clinic, li
     taken = take(clinic, clinic.ask(), listener)
     assert taken is not None
     assert taken.exit_status == 3
+
+
+# metrics and targets
+
+
+def asked(clinic: Clinic, listener: Listener, **more: object) -> RunResult:
+    taken = take(clinic, clinic.ask(), listener, **more)
+    assert taken is not None
+    assert taken.status == "hit"
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("target", "missed"),
+    [
+        ({"accuracy": 0.9}, None),
+        ({"accuracy": 0.97}, "accuracy is 0.93, the target was at least 0.97"),
+        ({"accuracy<": 0.5}, "accuracy is 0.93, the target was at most 0.5"),
+        ({"accuracy": 0.9, "loss<": 0.1}, "there is no metric loss (there is: accuracy)"),
+    ],
+)
+def test_an_answer_is_measured_against_the_target_asked_now(
+    clinic: Clinic, listener: Listener, target: dict[str, float], missed: str | None
+) -> None:
+    done = train(clinic, metrics={"accuracy": 0.93})
+    taken = asked(clinic, listener, target=target)
+    assert taken.missed_target == missed
+    assert taken.to_report()["missed_target"] == missed
+    assert taken.exit_status == 0, "as of a run that misses its target"
+    assert done.record is not None
+    said = Statement.from_bytes(clinic.workspace().ledger.entry(done.record).payload).predicate
+    assert (said["status"], said.get("target")) == ("trained", None), "the entry stays as it was"
+
+
+def test_a_run_that_missed_its_target_answers_a_request_with_a_lower_one(
+    clinic: Clinic, listener: Listener
+) -> None:
+    train(clinic, metrics={"accuracy": 0.93}, status="missed")
+    assert asked(clinic, listener, target={"accuracy": 0.9}).missed_target is None
+
+
+def test_metrics_asked_now_are_found_in_the_recorded_output(clinic: Clinic, listener: Listener) -> None:
+    train(clinic, metrics={"loss": 0.2, "acc": 0.1}, stdout=b"acc: 0.5\nacc: 0.93\n")
+    patterns = (parse_pattern(r"acc=acc: ([\d.]+)"), parse_pattern("f1=f1: (.*)"))
+    for replay in (True, False):
+        taken = asked(clinic, listener, patterns=patterns, target={"acc": 0.9}, replay=replay)
+        assert taken.metrics == {"loss": 0.2, "acc": 0.93}
+        assert taken.missed_target is None
+    assert listener.warnings[0].startswith("--metric f1: nothing in the output matches")
+
+
+def test_metrics_of_output_that_is_gone_are_as_recorded_and_that_is_said(
+    clinic: Clinic, listener: Listener
+) -> None:
+    train(clinic, metrics={"acc": 0.1})
+    answer = clinic.ask()
+    assert answer.manifest is not None
+    clinic.workspace().store.delete(Cid.parse(str(answer.manifest.detail)))
+    patterns = (parse_pattern("acc=acc: (.*)"), parse_pattern("f1=f1: (.*)"))
+    assert asked(clinic, listener, patterns=patterns).metrics == {"acc": 0.1}
+    assert "acc is as it was recorded" in listener.warnings[0]
+    assert "there is no f1" in listener.warnings[1]
+
+
+def test_a_metrics_file_is_read_when_the_run_made_it(clinic: Clinic, listener: Listener) -> None:
+    clinic.run("python", "train.py", reads=["data.csv"], writes={"metrics.json": '{"accuracy": 0.93}'})
+    (clinic.root / "metrics.json").unlink()
+    taken = asked(clinic, listener, metrics_file=clinic.root / "metrics.json", target={"accuracy": 0.9})
+    assert (taken.metrics, taken.missed_target) == ({"accuracy": 0.93}, None)
+
+
+def test_a_metrics_file_that_somebody_else_made_tells_nothing(clinic: Clinic, listener: Listener) -> None:
+    train(clinic)
+    clinic.write("metrics.json", '{"accuracy": 0.99}')
+    taken = asked(clinic, listener, metrics_file=clinic.root / "metrics.json", target={"accuracy": 0.9})
+    assert taken.metrics == {}
+    assert taken.missed_target == "there is no metric accuracy (there is: none)"
+    assert "the run that answers made no such file" in listener.warnings[0]

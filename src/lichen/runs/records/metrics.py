@@ -29,6 +29,7 @@ __all__ = [
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
 METRICS_FILE = "metrics.jsonl"
 _METRICS_MAX = 64
+_METRICS_NAMED_MAX = 4
 _FILE_BYTES_MAX = 16 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z_][\w./@-]{0,63}")
 
@@ -138,7 +139,8 @@ def misses_target(metrics: Mapping[str, float], target: Mapping[str, float]) -> 
         is_upper = name.endswith("<")
         value = metrics.get(name.rstrip("<"))
         if value is None:
-            return f"{name.rstrip('<')} was not reported"
+            known = ", ".join(list(metrics)[:_METRICS_NAMED_MAX]) or "none"
+            return f"there is no metric {name.rstrip('<')} (there is: {known})"
         if value > bound if is_upper else value < bound:
             return f"{name.rstrip('<')} is {value:g}, the target was {'at most' if is_upper else 'at least'} {bound:g}"
     return None

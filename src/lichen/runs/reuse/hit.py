@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
-from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, VerificationError
+from lichen.errors import LichenError, NotFoundError, Rejected, VerificationError
 from lichen.runs.queries.views import is_digest
+from lichen.runs.records.metrics import misses_target
 from lichen.runs.records.record import outputs_digest, reuse_statement
 from lichen.runs.request import RunResult
+from lichen.runs.reuse.asked import metrics_asked, recorded_output
+from lichen.runs.reuse.lookup import EarlierRun
 from lichen.runs.reuse.restore import plan_restore, restore
 
 if TYPE_CHECKING:
     from lichen.encoding.statement import Statement
     from lichen.runs.request import Narrator, RunRequest
-    from lichen.runs.reuse.lookup import Answer, EarlierRun
+    from lichen.runs.reuse.lookup import Answer
     from lichen.runs.work.manifest import Manifest
     from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["take_hit", "verify_answer"]
 
 
-def verify_answer(workspace: Workspace, answer: Answer) -> str:
+def verify_answer(workspace: Workspace, answer: Answer) -> tuple[EarlierRun, str]:
     """Verify that an answer is in the ledger as it was told.
 
     Checks the inclusion of the entry under the signed checkpoint, the author's signature, the state's count for the
@@ -33,7 +37,7 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     its outputs.
 
     Returns:
-        Text of the receipt.
+        The run as its signed entry tells it, and the text of the receipt.
 
     Raises:
         VerificationError: Something does not hold.
@@ -52,28 +56,27 @@ def verify_answer(workspace: Workspace, answer: Answer) -> str:
     if verify_receipt(standing, log_key, ledger.origin).value is None:
         raise VerificationError(f"the state has no run with the fingerprint of entry {run.index}")
     statement = Statement.from_bytes(ledger.entry(run.index).payload)
-    _check_row(run, statement)
+    signed = EarlierRun.from_record(run.index, statement.predicate)
+    _check_row(run, signed)
     _check_manifest(workspace, run.index, statement, manifest)
-    return receipt.to_text()
+    return signed, receipt.to_text()
 
 
-def _check_row(run: EarlierRun, statement: Statement) -> None:
+def _check_row(told: EarlierRun, signed: EarlierRun) -> None:
     """Make sure that the query table, which nobody signed, says what the entry says."""
-    said = statement.predicate
-    signed = (
-        said["member"],
-        said["reusable"],
-        said["manifest"],
-        said.get("exit_status"),
-        dict(said["metrics"]),
-    )
-    if signed != (run.member, run.reusable, run.manifest_cid, run.exit_status, dict(run.metrics)):
-        raise VerificationError(
-            f"the query tables say something else of entry {run.index} than the entry itself",
-            expected=str(signed)[:200],
-            calculated=str((run.member, run.reusable, run.manifest_cid))[:200],
-            remedy="Somebody changed the ledger's file: check it with `lichen verify`, and use --rerun.",
-        )
+    for field in fields(EarlierRun):
+        one, other = getattr(signed, field.name), getattr(told, field.name)
+        if one != other:
+            raise VerificationError(
+                f"the query tables say something else of entry {told.index} than the entry itself: {field.name}",
+                expected=_shown(one),
+                calculated=_shown(other),
+                remedy="Somebody changed the ledger's file: check it with `lichen verify`, and use --rerun.",
+            )
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)[:200]
 
 
 def _check_manifest(workspace: Workspace, index: int, statement: Statement, manifest: Manifest) -> None:
@@ -119,10 +122,10 @@ def take_hit(
         LichenError: The answer does not verify, or may not be put where it belongs.
     """
     started = time.monotonic()
-    run, manifest = answer.run, answer.manifest
-    assert run is not None
+    manifest = answer.manifest
     assert manifest is not None
-    receipt = verify_answer(workspace, answer)
+    run, receipt = verify_answer(workspace, answer)
+    answer = replace(answer, run=run)  # from here on nothing is told or booked that the entry does not say
     plan = plan_restore(workspace, manifest, own=run.member == workspace.member, declared=declared_outputs)
     if plan.missing:
         narrator.warning(
@@ -142,6 +145,7 @@ def take_hit(
         return None
     if request.replay:
         _replay(workspace, manifest, narrator)
+    metrics = metrics_asked(workspace, request, manifest, run.metrics, narrator)
     credited = bool(written) and _book(workspace, answer, len(written), narrator)
     return RunResult(
         status="hit",
@@ -152,7 +156,8 @@ def take_hit(
         avoided_u95=run.relative_u95 if credited else 0.0,
         credited=credited,
         duration_seconds=time.monotonic() - started,
-        metrics=run.metrics,
+        metrics=metrics,
+        missed_target=misses_target(metrics, request.target),
         receipt=receipt,
         author=run.member,
         answer=answer,
@@ -162,15 +167,12 @@ def take_hit(
 
 
 def _replay(workspace: Workspace, manifest: Manifest, narrator: Narrator) -> None:
-    from lichen.encoding.base import b64u_decode
     from lichen.runs.process.terminal import filter_escapes
 
-    recorded = workspace.detail(manifest).get("stdout")
-    if isinstance(recorded, str):
-        with contextlib.suppress(
-            BrokenPipeError, EncodingError
-        ):  # the answer stands, whoever reads its output
-            narrator.replayed(filter_escapes(b64u_decode(recorded)))
+    recorded = recorded_output(workspace, manifest)
+    if recorded is not None:
+        with contextlib.suppress(BrokenPipeError):  # the answer stands, whoever reads its output
+            narrator.replayed(filter_escapes(recorded))
 
 
 def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrator) -> bool:

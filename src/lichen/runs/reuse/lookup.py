@@ -90,6 +90,17 @@ class EarlierRun:
             row[12], row[13], row[14], json.loads(row[15]),
         )  # fmt: skip
 
+    @classmethod
+    def from_record(cls, index: int, said: Mapping[str, Any]) -> EarlierRun:
+        """Read the predicate of a run's entry; what comes out equals what a true row of ``view_run`` gives."""
+        parts, energy = said["parts"], said["energy"]
+        return cls(
+            index, said["member"], said["status"], bool(said["reusable"]), said.get("reason"), int(said["time_unix_ms"]),
+            exact_fingerprint(parts), same_work_fingerprint(parts), float(energy["joules"]), float(energy["u95"]),
+            float(energy["seconds"]), energy["method"], energy["boundary"], said.get("exit_status"), said["manifest"],
+            dict(said["metrics"]),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ReusePolicy:
