@@ -28,9 +28,7 @@ _EXAMPLES = examples(
     "lichen run --estimate -- python train.py",
     "lichen run --report report.json -- python train.py",
 )
-_METRIC_HELP = (
-    r"Find a metric in the output, such as 'accuracy=acc: ([\d.]+)'; the last match counts. Repeatable."
-)
+_METRIC_HELP = r"Find a metric in the output, such as 'accuracy=acc: ([\d.]+)'; the last match counts, looked for at most ten seconds. Repeatable."
 
 
 def request_options(function: Any) -> Any:

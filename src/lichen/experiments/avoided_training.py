@@ -14,7 +14,6 @@ alike and cancels in h*.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import LichenError
 from lichen.experiments.port import Curve, Finding, Setting
 
@@ -164,7 +164,7 @@ class _Bench:
             "--",
             *self.command(job),
         )
-        told = json.loads(report.read_text(encoding="utf-8"))
+        told = read_json(report.read_text(encoding="utf-8"))
         if told["status"] == "hit":
             work, avoided = 0.0, self._cost_of(told["record"])
         elif told["status"] == "trained" and told["reusable"]:
@@ -194,7 +194,7 @@ class _Bench:
             file.seek(self._own_bytes)
             lines = file.read().splitlines()
             self._own_bytes = file.tell()
-        values = [json.loads(line) for line in lines]
+        values = [read_json(line) for line in lines]
         return [joules_of_own_seconds(v["cpu_seconds"], v["peak_rss_bytes"]).energy_joules for v in values]
 
 

@@ -466,16 +466,18 @@ def _text_of(name: str, value: Any) -> str:
     """Write a parameter so that equal values, and only those, read the same."""
     import json
 
+    from lichen.encoding.foreign_json import read_json
+
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()  # a NumPy scalar
     if isinstance(value, str):
         try:
-            json.loads(value)
+            read_json(value)
         except ValueError:
-            return value
+            return value  # as it is: no other value is written so
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise UsageError(
             f"parameter {name!r} is a {type(value).__name__}, which JSON cannot hold",
             remedy="Give a number, text, list or table, or its repr().",

@@ -119,6 +119,11 @@ def train(
             if meeting is not None and joined is not None:
                 meeting.close(scratch.name, joined)
             return result
+        except KeyboardInterrupt:
+            narrator.warning(
+                "this run was not recorded: you interrupted Lichen while it was describing what the command had done"
+            )
+            raise
         except Exception as error:  # whatever it is, the command has ended well or badly on its own
             narrator.warning(f"this run was not recorded: {_in_words(error)}")
             return _unrecorded(request, watched)
@@ -292,11 +297,7 @@ def _describe(
         declared_variables=(*request.env, *project.config.env),
     )
     stdout = outcome.stdout_capture.read_bytes()
-    metrics, warnings = collect_metrics(
-        watched.trace.metrics, request.metrics_file, request.patterns, stdout.decode("utf-8", "replace")
-    )
-    for warning in warnings:
-        narrator.warning(warning)
+    metrics = _metrics(request, watched, stdout, narrator)
     status, missed = _status(request, outcome, metrics)
     _judge(observation, status, watched)
     reasons = [(reason.code, reason.text) for reason in observation.reasons]
@@ -322,6 +323,19 @@ def _describe(
         workspace, request, observation, detail, result, narrator, parent=parent, rank_count=rank_count
     )
     return result
+
+
+def _metrics(request: RunRequest, watched: Watched, stdout: bytes, narrator: Narrator) -> dict[str, float]:
+    """Gather the metrics; whatever is wrong with them, the run they belong to is recorded."""
+    try:
+        metrics, warnings = collect_metrics(
+            watched.trace.metrics, request.metrics_file, request.patterns, stdout.decode("utf-8", "replace")
+        )
+    except Exception as error:
+        metrics, warnings = {}, [f"the metrics are left out: {_in_words(error)}"]
+    for warning in warnings:
+        narrator.warning(warning)
+    return metrics
 
 
 def _judge(observation: Observation, status: str, watched: Watched) -> None:

@@ -51,6 +51,18 @@ def sound(person: Person) -> None:
     assert not list((person.ledger / "cache").glob("runs/*"))
 
 
+# metrics
+
+
+def test_metrics_that_cannot_be_read_do_not_cost_the_record(person: Person) -> None:
+    person.write("train.py", SCRIPT + "open('m.json', 'w').write('[' * 200_000)\n")
+    person.type("run", "--metrics", "m.json", "--metric", r"word=(\w+)", *TRAIN)
+    assert "nested too deep" in person.told
+    assert "'trained' is no number" in person.told
+    assert "recorded as entry" in person.told
+    sound(person)
+
+
 # data
 
 

@@ -1,5 +1,7 @@
 """Metrics: where they come from, and targets."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,46 @@ def test_unreadable_metrics_file_is_a_warning(tmp_path: Path, content: str) -> N
     assert "m.json" in warnings[0]
 
 
-@pytest.mark.parametrize("text", ["accuracy", "=x", "a b=x", "acc=("])
+def test_a_file_of_brackets_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text("[" * 200_000)
+    found, warnings = collect_metrics([{"loss": 1.0}], file, [], "")
+    assert found == {"loss": 1.0}
+    assert "nested too deep" in warnings[0]
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    os.mkfifo(file)
+    assert collect_metrics([], file, [], "") == ({}, [f"--metrics {file}: not a regular file"])
+
+
+def test_a_file_without_end_is_not_read_whole() -> None:
+    found, warnings = collect_metrics([], Path("/dev/zero"), [], "")
+    assert found == {}
+    assert "not a regular file" in warnings[0]
+
+
+def test_whole_numbers_beyond_all_floats_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text('{"huge": 1' + "0" * 400 + ', "loss": 1}')
+    found, warnings = collect_metrics([{"large": 10**400}], file, [], "")
+    assert found == {"loss": 1.0}
+    assert [text[:22] for text in warnings] == ["metric 'large' is inf,", "metric 'huge' is inf, "]
+    with pytest.raises(UsageError, match="no number"):
+        append_metrics(None, {"x": 10**5000}, {})
+
+
+def test_many_unfit_names_are_counted_and_not_listed(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps({f"{number} {'x' * 500}": 1 for number in range(1000)}))
+    found, warnings = collect_metrics([], file, [], "")
+    assert found == {}
+    assert len(warnings) == 9
+    assert max(map(len, warnings)) < 200
+
+
+@pytest.mark.parametrize("text", ["accuracy", "=x", "a b=x", "acc=(", "acc=" + "(" * 50_000])
 def test_bad_pattern_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_pattern(text)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import (
     LichenError,
     NetworkError,
@@ -79,7 +79,7 @@ class Reply:
             RemoteProtocolError: It is none.
         """
         try:
-            value = json.loads(self.body)
+            value = read_json(self.body)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):

@@ -28,6 +28,7 @@ from typing import Final
 
 from lichen.crypto.hashes import sha256
 from lichen.crypto.keys import PublicKey
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import EncodingError, LichenError, StorageError, VerificationError
 from lichen.runs.records.spool import write_durably
 
@@ -94,7 +95,7 @@ def read_remembered(directory: Path) -> Remembered | None:
     """
     path = directory / _FILE
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path.read_bytes())
         found = Remembered(**value)
         _ = found.key
         if not all(type(getattr(found, name)) is str for name in ("url", "ledger", "access", "checkpoint")):

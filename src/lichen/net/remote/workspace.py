@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lichen.content.cid import Cid
 from lichen.contracts import default_contracts
 from lichen.encoding.entry import Entry
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import (
     EncodingError,
     KeyFileError,
@@ -119,7 +119,7 @@ class RemoteWorkspace(Workspace):
         return [] if manifest is None else [manifest.detail, *(output.cid for output in manifest.outputs)]
 
     def _named_by_table(self, cid: str) -> list[str | None]:
-        table = self._local(cid, json.loads)
+        table = self._local(cid, read_json)
         files = table.get("files", []) if isinstance(table, dict) else []
         return [file.get("cid") for file in files if isinstance(file, dict)]
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from lichen.encoding.foreign_json import read_json
 from lichen.energy.measurement import RELATIVE_U95_MAX, Component, Measurement, Method
 from lichen.errors import LichenError
 
@@ -139,7 +140,7 @@ def nested_runs(directory: Path) -> tuple[NestedRun, ...]:
     for path in paths:
         try:
             with path.open("rb") as file:
-                value = json.loads(file.read(_NOTE_BYTES_MAX))
+                value = read_json(file.read(_NOTE_BYTES_MAX))
             record = value["record"]
             nested = NestedRun(
                 path.stem,

@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from lichen.encoding.foreign_json import read_json
 from lichen.energy.measurement import Boundary, Measurement
 from lichen.errors import LichenError, StorageError
 from lichen.runs.distributed.ranks import Rank
@@ -247,7 +248,7 @@ def addenda(directory: Path) -> tuple[Addendum, ...]:
     found = []
     for path in _launches(directory):
         try:
-            closed = json.loads((path / "closed").read_bytes())
+            closed = read_json((path / "closed").read_bytes())
             run_id, taken = str(closed["run_id"]), set(closed["taken"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -329,7 +330,7 @@ def _read_parts(launch: Path) -> list[RankPart]:
         directory = launch / "parts" / str(rank)
         try:
             with (directory / "part.json").open("rb") as file:
-                value = json.loads(file.read(_PART_BYTES_MAX))
+                value = read_json(file.read(_PART_BYTES_MAX))
             trace = directory / "trace"
             value["trace"] = trace if trace.exists() else None
             part = RankPart(**value)

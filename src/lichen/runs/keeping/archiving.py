@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import LichenError
 from lichen.runs.workspace.workspace import LOG_KEY_FILE
 
@@ -95,7 +95,7 @@ class _Within:
                 if manifest.detail is not None:
                     yield manifest.detail
             elif statement.kind in ("data", "model") and "detail" in said:
-                table = json.loads(self._workspace.get_private(said["detail"]))
+                table = read_json(self._workspace.get_private(said["detail"]))
                 yield from (str(file["cid"]) for file in table["files"])
         except (LichenError, ValueError, KeyError, TypeError):
             self.unread_count += 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lichen.content.cid import Cid
 from lichen.content.unixfs import fill_from_reader, hash_bytes
 from lichen.encoding.base import b64u, b64u_decode
+from lichen.encoding.foreign_json import read_json
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import LichenError, NotFoundError
 from lichen.runs.records.record import data_key, subjects_of
@@ -162,9 +162,12 @@ class Translator:
         if detail is None:
             raise NotImported(f"its detail {cid} is not in the store")
         if has_files:
-            table = json.loads(self.source.get_private(cid))
-            for file in table.get("files", ()):
-                self._copy(file["cid"])
+            try:
+                named = [file["cid"] for file in read_json(self.source.get_private(cid)).get("files", ())]
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise NotImported(f"its detail {cid} is not the list of files that it should be") from None
+            for file in named:
+                self._copy(file)
         return detail
 
     def _sealed_again(self, cid: str) -> str | None:

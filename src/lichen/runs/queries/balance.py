@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from lichen.encoding.foreign_json import read_json
 from lichen.encoding.statement import Statement
 from lichen.units import joules_from_kilowatt_hours
 
@@ -145,7 +146,7 @@ def _own_lines(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 with contextlib.suppress(ValueError):  # a torn last line
-                    value = json.loads(line)
+                    value = read_json(line)
                     if _makes_sense(value):
                         yield value
     except FileNotFoundError:

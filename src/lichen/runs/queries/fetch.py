@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichen.encoding.foreign_json import read_json
 from lichen.encoding.statement import Statement
 from lichen.errors import EncodingError, NotFoundError, UsageError
 from lichen.runs.queries.reference import resolve
@@ -150,9 +150,8 @@ def _fetch_directory(
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file", remedy="Name the directory to write.")
     target.mkdir(parents=True, exist_ok=True)
-    table = json.loads(workspace.get_private(said["detail"]))
-    size_bytes = 0
-    for file in table["files"]:
+    size_bytes, files = 0, _files_of(index, workspace.get_private(said["detail"]))
+    for file in files:
         relative = Path(invisible(file["path"]))
         if relative.is_absolute() or ".." in relative.parts:
             raise EncodingError(f"entry {index} lists {file['path']!r}, which leads out of its directory")
@@ -162,4 +161,23 @@ def _fetch_directory(
         size_bytes += workspace.store.fetch_to(
             cid, target / relative, overwrite=overwrite, within=target
         ).size_bytes
-    return FetchedArtefact(target, said["cid"], size_bytes, len(table["files"]), index)
+    return FetchedArtefact(target, said["cid"], size_bytes, len(files), index)
+
+
+def _files_of(index: int, table: bytes) -> list[dict[str, str]]:
+    """Read the list of files in the detail of a published directory.
+
+    Raises:
+        EncodingError: It is something else.
+    """
+    try:
+        files = read_json(table)["files"]
+        is_list = all(type(file["path"]) is str and type(file["cid"]) is str for file in files)
+    except (ValueError, TypeError, KeyError):
+        is_list = False
+    if not is_list:
+        raise EncodingError(
+            f"the detail of entry {index} is not a list of files",
+            remedy="Ask its author to publish the directory again.",
+        )
+    return list(files)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lichen.encoding.base import b64u_decode
+from lichen.encoding.foreign_json import read_json
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
 from lichen.ledger.cosigned import CosignedCheckpoints
@@ -34,13 +34,13 @@ def describe(workspace: Workspace, reference: str) -> dict[str, Any]:
     told = summary(workspace, index)
     entry = workspace.ledger.entry(index)
     statement = Statement.from_bytes(entry.payload)
-    told["statement"] = json.loads(entry.payload)
+    told["statement"] = read_json(entry.payload)
     told["signature_key"] = entry.key_id.hex()
     if statement.kind == "run":
         told |= _describe_run(workspace, statement)
     connection = workspace.ledger.connection
     told["flags"] = [
-        {"index": row[0], "kind": row[1], "member": row[2], **_unsealed(workspace, json.loads(row[3]))}
+        {"index": row[0], "kind": row[1], "member": row[2], **_unsealed(workspace, read_json(row[3]))}
         for row in connection.execute(
             "SELECT idx, kind, member, said FROM view_flag WHERE target = ?", (index,)
         )
@@ -71,7 +71,7 @@ def _unsealed(workspace: Workspace, said: dict[str, Any]) -> dict[str, Any]:
     cid = said.get("detail")
     if isinstance(cid, str):
         with contextlib.suppress(LichenError, OSError, ValueError):  # without the group key it stays sealed
-            detail = json.loads(workspace.get_private(cid))
+            detail = read_json(workspace.get_private(cid))
             if isinstance(detail, dict) and isinstance(detail.get("error"), str):
                 return {**said, "error": detail["error"]}
     return said
@@ -87,7 +87,7 @@ def _describe_run(workspace: Workspace, statement: Statement) -> dict[str, Any]:
         text = detail.get(stream)
         if isinstance(text, str):
             detail[stream] = b64u_decode(text).decode("utf-8", "replace")
-    return {"manifest": json.loads(manifest.to_bytes()), "detail": detail or None}
+    return {"manifest": read_json(manifest.to_bytes()), "detail": detail or None}
 
 
 def summary(workspace: Workspace, index: int) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import UsageError
 
 __all__ = [
@@ -31,6 +33,7 @@ METRICS_FILE = "metrics.jsonl"
 _METRICS_MAX = 64
 _METRICS_NAMED_MAX = 4
 _FILE_BYTES_MAX = 16 * 1024 * 1024
+_WARNINGS_MAX = 8
 _NAME = re.compile(r"[A-Za-z_][\w./@-]{0,63}")
 
 
@@ -89,8 +92,8 @@ def _number(name: str, value: object) -> float:
         )
     try:
         number = float(value)  # type: ignore[arg-type]  # tensors and NumPy scalars convert, the rest raises
-    except (TypeError, ValueError):
-        raise UsageError(f"metric {name} has the value {value!r}, which is no number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"metric {name} has the value {_short(value)}, which is no number") from None
     return number
 
 
@@ -107,7 +110,7 @@ def parse_pattern(text: str) -> tuple[str, re.Pattern[str]]:
         )
     try:
         return name, re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(f"--metric {name}: {pattern!r} is not a regular expression: {error}") from error
 
 
@@ -166,41 +169,83 @@ def collect_metrics(
     found: dict[str, float] = {}
     warnings: list[str] = []
     for row in rows:
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                found[name] = float(value)
+        found.update(_numbers(row))
+    found.pop("step", None)
     if file is not None:
         found.update(_from_file(file, warnings))
     for name, pattern in patterns:
-        matches = list(pattern.finditer(output))
-        if not matches:
-            warnings.append(f"--metric {name}: nothing in the output matches {pattern.pattern!r}")
-            continue
-        text = matches[-1].group(1 if pattern.groups else 0)
-        try:
-            found[name] = float(text)
-        except (TypeError, ValueError):
-            warnings.append(f"--metric {name}: {text!r} is no number")
+        found.update(_from_output(name, pattern, output, warnings))
     unfit = [name for name, value in found.items() if not math.isfinite(value) or not _NAME.fullmatch(name)]
-    warnings += [f"metric {name} is {found.pop(name)}, which is left out" for name in unfit]
+    warnings += [
+        f"metric {_short(name)} is {found[name]}, which is left out" for name in unfit[:_WARNINGS_MAX]
+    ]
+    if len(unfit) > _WARNINGS_MAX:
+        warnings.append(f"{len(unfit) - _WARNINGS_MAX} more metrics are left out")
+    for name in unfit:
+        del found[name]
     if len(found) > _METRICS_MAX:
         warnings.append(f"{len(found)} metrics; the first {_METRICS_MAX} by name are recorded")
         found = {name: found[name] for name in sorted(found)[:_METRICS_MAX]}
     return found, warnings
 
 
+def _from_output(name: str, pattern: re.Pattern[str], output: str, warnings: list[str]) -> dict[str, float]:
+    from lichen.runs.records.patterns import PatternError, find_last
+
+    try:
+        text = find_last(pattern.pattern, output)
+    except PatternError as error:
+        warnings.append(f"--metric {name}: {error}")
+        return {}
+    if text is None:
+        warnings.append(f"--metric {name}: nothing in the output matches {pattern.pattern!r}")
+        return {}
+    try:
+        return {name: float(text)}
+    except ValueError:
+        warnings.append(f"--metric {name}: {_short(text)} is no number")
+        return {}
+
+
 def _from_file(file: Path, warnings: list[str]) -> dict[str, float]:
     try:
-        size_bytes = file.stat().st_size
-        value = json.loads(file.read_text(encoding="utf-8")) if size_bytes <= _FILE_BYTES_MAX else None
+        value = read_json(_read_regular(file))
     except (OSError, ValueError) as error:
         warnings.append(f"--metrics {file}: {error}")
         return {}
     if not isinstance(value, dict):
-        warnings.append(f"--metrics {file}: larger than 16 MiB, or not a JSON object")
+        warnings.append(f"--metrics {file}: not a JSON object")
         return {}
-    return {
-        name: float(number)
-        for name, number in value.items()
-        if isinstance(number, int | float) and not isinstance(number, bool)
-    }
+    return _numbers(value)
+
+
+def _read_regular(file: Path) -> bytes:
+    """Read a file that the script wrote; one that is a pipe or a device could make us wait, or never end."""
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as opened:  # noqa: PTH123 - of a descriptor
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("not a regular file")
+        data = opened.read(_FILE_BYTES_MAX + 1)
+    if len(data) > _FILE_BYTES_MAX:
+        raise ValueError("larger than 16 MiB")
+    return data
+
+
+def _numbers(row: Mapping[str, object]) -> dict[str, float]:
+    """Take the numbers of a JSON object; a whole number beyond all floats is infinite."""
+    found = {}
+    for name, value in row.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                found[name] = float(value)
+            except OverflowError:
+                found[name] = math.inf
+    return found
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= 100 else f"{text[:100]}…"

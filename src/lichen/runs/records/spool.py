@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import LichenError, NotFoundError, Rejected, StorageError, VerificationError
 
 __all__ = ["Spool", "SpooledOutput", "SpooledRecord", "write_durably"]
@@ -282,7 +283,7 @@ def _read(path: Path) -> SpooledRecord:
     if head.removeprefix(_MAGIC) != hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its bytes are not those that were written")
     try:
-        value = json.loads(body)
+        value = read_json(body)
         record = base64.b64decode(value["record"], validate=True)
         outputs = tuple(SpooledOutput(**output) for output in value["outputs"])
         spooled = SpooledRecord(record, str(value["reason"]), int(value["time_unix_ms"]), outputs, path)

@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from lichen.encoding.foreign_json import read_json
 from lichen.runs.process.processes import ProcessIdentity, ancestors, this_process
 from lichen.runs.process.signal_relay import withheld_signals
 
@@ -266,7 +267,7 @@ def _read_ticket(name: _Name) -> _Ticket | None:
     owner, user, since_unix_ms, inside = None, "", 0, frozenset[str]()
     try:
         beat = name.path.stat().st_mtime
-        value = json.loads(name.path.read_bytes())
+        value = read_json(name.path.read_bytes())
         owner = ProcessIdentity(**value["owner"])
         user, since_unix_ms = str(value["user"]), int(value["since_unix_ms"])
         inside = frozenset(str(token) for token in value["inside"])

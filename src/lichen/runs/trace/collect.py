@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import operator
 import os
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lichen.encoding.foreign_json import read_json
 from lichen.runs.trace.accesses import AccessTable
 from lichen.runs.trace.agent_log import (
     ABSENT,
@@ -422,7 +422,7 @@ def _metrics(run_directory: Path) -> list[Mapping[str, Any]]:
     with contextlib.suppress(OSError):
         for line in (run_directory / METRICS_FILE).read_bytes().splitlines():
             with contextlib.suppress(ValueError):
-                row = json.loads(line)
+                row = read_json(line)
                 if isinstance(row, dict):
                     rows.append(row)
     return rows

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import EncodingError
 from lichen.runs.trace.trace import Access, Exec, PlainReads, StatKey, Trace
 
@@ -44,7 +45,7 @@ def read_trace(path: Path) -> Trace:
         EncodingError: It is damaged, or of another shape.
     """
     try:
-        value = json.loads(path.read_text(encoding="ascii"))
+        value = read_json(path.read_text(encoding="ascii"))
         accesses = tuple(
             Access(p, kind, StatKey(*stat) if stat else None, order, frozenset(by), detail, tuple(names) if names is not None else None)
             for p, kind, stat, order, by, detail, names in value.pop("accesses")

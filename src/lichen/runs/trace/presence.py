@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lichen.encoding.foreign_json import read_json
 from lichen.runs.trace.procfs import is_running
 
 __all__ = ["Presence"]
@@ -76,7 +77,7 @@ class Presence:
 def _overlaps(other: Path, roots: Sequence[str]) -> bool:
     """Say whether another announcement is of a live run with a directory in common; a dead one's file is removed."""
     try:
-        facts = json.loads(other.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")[0])
+        facts = read_json(other.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")[0])
         if not is_running(int(facts["pid"]), int(facts["since_ns"])):
             other.unlink(missing_ok=True)
             return False

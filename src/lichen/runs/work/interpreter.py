@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lichen.encoding.foreign_json import read_json
+
 __all__ = ["Interpreter", "distribution_versions", "probe_interpreter"]
 
 _PROBE = (
@@ -90,7 +92,7 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
     cached = cache_directory / f"python-{_identity(executable)}.json" if cache_directory else None
     if cached is not None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            kept = json.loads(cached.read_text(encoding="utf-8"))
+            kept = read_json(cached.read_text(encoding="utf-8"))
             known = _from_json(kept["answer"])
             if known.stamp() == kept["stamp"]:
                 return known
@@ -108,7 +110,7 @@ def probe_interpreter(executable: str, cache_directory: Path | None = None) -> I
             .stdout.decode()
             .splitlines()[-1]
         )  # start-up files of the user's may print
-        interpreter = _from_json(json.loads(answer))
+        interpreter = _from_json(read_json(answer))
     except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError, UnicodeDecodeError):
         return None
     if cached is not None:

@@ -53,6 +53,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         return {}
+    except RecursionError:
+        raise UsageError(
+            f"{path} is nested too deep to be read", remedy="Write its tables and lists flat."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path} is not valid TOML: {error}", remedy="Correct or remove the line it names."

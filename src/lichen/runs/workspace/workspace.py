@@ -364,12 +364,12 @@ class Workspace:
         Returns:
             The detail, or an empty table when it was deleted, damaged or never written.
         """
-        import json
+        from lichen.encoding.foreign_json import read_json
 
         if manifest.detail is None:
             return {}
         try:
-            value = json.loads(self.get_private(manifest.detail))
+            value = read_json(self.get_private(manifest.detail))
         except (LichenError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
