@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lichen.crypto.keys import PublicKey
     from lichen.ledger.ports import StateWrite
 
-__all__ = ["OWN_KINDS", "Rulebook"]
+__all__ = ["OWN_KINDS", "Rulebook", "place_writes"]
 
 OWN_KINDS: Final = frozenset({GENESIS_KIND, SEAL_KIND})
 
@@ -115,7 +115,7 @@ class Rulebook:
             self._forms[record.kind].check_rules(record, state)
         else:
             contract.check(record, state)
-        return _placed(contract, contract.apply(record, state))
+        return place_writes(contract, contract.apply(record, state))
 
     def found(self, record: Record, state: StateReader) -> dict[bytes, bytes | None]:
         """First state of a ledger: what every contract in force makes of the genesis."""
@@ -123,11 +123,16 @@ class Rulebook:
         for contract in self._in_force:
             if GENESIS_KIND in contract.kinds:
                 contract.check(record, state)
-                writes |= _placed(contract, contract.apply(record, state))
+                writes |= place_writes(contract, contract.apply(record, state))
         return writes
 
 
-def _placed(contract: Contract, writes: list[StateWrite]) -> dict[bytes, bytes | None]:
+def place_writes(contract: Contract, writes: list[StateWrite]) -> dict[bytes, bytes | None]:
+    """Values by 32-byte state key, for what a contract says it changes; None removes the key.
+
+    Raises:
+        EncodingError: The contract wants to write what cannot stand in the state, or not in its own name.
+    """
     placed: dict[bytes, bytes | None] = {}
     for write in writes:
         if write.contract != contract.name:

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from lichen.contracts import default_contracts
+from lichen.encoding.statement import Subject
 from lichen.errors import StorageError
 from lichen.ledger.audit import audit, pool
 from lichen.ledger.audit.checked import Checked, Checker
@@ -84,9 +85,9 @@ class TestChecks:
         rows[9] = (9, b"short", b"")
         key = log.record(2).key
         known = {key.key_id: key.raw}
-        here = Checker(log.rules.in_force, log.origin, log.genesis.log_key).check(rows, known)
+        here = Checker(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key).check(rows, known)
         chunks = [rows[at : at + 50] for at in range(0, len(rows), 50)]
-        with CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 2) as processes:
+        with CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 2) as processes:
             assert processes.worker_count == 2
             there = [
                 one
@@ -100,11 +101,45 @@ class TestChecks:
         seals = [one for one in here if one.is_checkpoint_signed]
         assert len(seals) == 13
         assert all(Checked.unpack(one.pack()) == one for one in here)
+        told = [one.effect for one, (_, checkpoint, _) in zip(here, rows, strict=True) if checkpoint is None]
+        assert told[0] is None  # the genesis
+        assert sum(effect is not None and len(effect.writes) == 2 for effect in told) >= 100
+
+    def test_what_looks_back_or_names_another_ledger_is_judged_in_order(self, site, filled) -> None:
+        log = filled._log
+        run = filled.append(site.entry(filled)).index
+        said = filled.statement(
+            "flag", [Subject("it", bytes(32))], {"of": run, "error": "wrong"}, member="alice"
+        )
+        flag = filled.append_signed(said, site.alice).index
+        rows = log.database.connection.execute(
+            "SELECT idx, checkpoint, entry FROM entries ORDER BY idx"
+        ).fetchall()
+        known = {site.alice.public.key_id: site.alice.public.raw}
+        here = Checker(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key)
+        ours = here.check(rows, known)
+        assert ours[run].effect is not None
+        assert ours[flag].effect is None
+        assert ours[flag].signer == site.alice.public.raw
+        elsewhere = Checker(log.rules.in_force, log.origin, "A" * 43, log.genesis.log_key)
+        assert not any(one.effect for one in elsewhere.check(rows, known))
+        unsigned = here.check([(run, None, rows[run][2][:20] + bytes(61) + rows[run][2][81:])], known)
+        assert unsigned[0].effect is None
+
+    def test_statements_are_kept_only_where_they_are_needed(self, filled) -> None:
+        log = filled._log
+        rows = log.database.connection.execute("SELECT idx, checkpoint, entry FROM entries").fetchall()
+        key = log.record(2).key
+        lean = Checker(
+            log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, keeps_statements=False
+        )
+        checks = lean.check(rows, {key.key_id: key.raw})
+        assert [one.statement is None for one in checks] == [one.effect is not None for one in checks]
 
     def test_a_process_that_dies_is_an_error(self, filled) -> None:
         log = filled._log
         rows = log.database.connection.execute("SELECT idx, checkpoint, entry FROM entries").fetchall()
-        with CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 1) as processes:
+        with CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 1) as processes:
             processes._workers[0].kill()
             processes._workers[0].wait()
             with pytest.raises(StorageError, match="a process of this audit ended with status -9"):
@@ -115,7 +150,7 @@ class TestChecks:
             name, version, kinds = "local", 1, frozenset({"run"})
 
         log = filled._log
-        with CheckPool((Local(),), log.origin, log.genesis.log_key, 2) as processes:
+        with CheckPool((Local(),), log.origin, log.id_text, log.genesis.log_key, 2) as processes:
             assert processes.worker_count == 0
 
     def test_what_chunks_raise_comes_after_what_came_before(self, filled) -> None:
@@ -126,7 +161,7 @@ class TestChecks:
             raise sqlite3.DatabaseError("no more")
 
         seen = []
-        threads = CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, 0)
+        threads = CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 0)
         with threads, pytest.raises(sqlite3.DatabaseError):
             for chunk, _ in threads.check(broken(), dict):
                 seen.append(chunk[0][0])

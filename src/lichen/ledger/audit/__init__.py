@@ -6,7 +6,7 @@ twice; and all that is stored beside the entries: hash tiles, payload digests, t
 16 seals, the rows of views, the definitions of tables, SQLite's pages and indexes.
 
 ===================  =====================================================================
-`checked`, `pool`    what an entry shows by itself, on all processors
+`checked`, `pool`    what an entry shows by itself, on all processors; what it changes if its work is new
 `replay`             the pass in order: authors, rules, seals
 `state_roots`        the state at every seal, from the writes alone
 `stored`, `pages`    what lies beside the entries

@@ -105,7 +105,14 @@ def audit(
             worker_count = min(WORKER_COUNT_MAX, os.cpu_count() or 1) if log.size >= WORTHWHILE_COUNT else 0
         with (
             _scratch(keep_in, log.id) as scratch,
-            CheckPool(log.rules.in_force, log.origin, log.genesis.log_key, worker_count) as pool,
+            CheckPool(
+                log.rules.in_force,
+                log.origin,
+                log.id_text,
+                log.genesis.log_key,
+                worker_count,
+                keeps_statements=bool(views),
+            ) as pool,
         ):
             if from_scratch:
                 scratch.clear()

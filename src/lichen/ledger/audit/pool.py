@@ -44,15 +44,24 @@ class CheckPool:
     Args:
         contracts: Those in force.
         origin: Of the ledger's checkpoints.
+        ledger: Id that its records name, as base64url.
         log_key: Of the log.
         worker_count: Processes to start; 0 for none.
+        keeps_statements: See `lichen.ledger.audit.checked.Checker`.
     """
 
     def __init__(
-        self, contracts: Sequence[Contract], origin: str, log_key: PublicKey, worker_count: int
+        self,
+        contracts: Sequence[Contract],
+        origin: str,
+        ledger: str,
+        log_key: PublicKey,
+        worker_count: int,
+        *,
+        keeps_statements: bool = True,
     ) -> None:
-        self._checker = Checker(contracts, origin, log_key)
-        self._greeting = (_pickled(contracts), origin, log_key.raw)
+        self._checker = Checker(contracts, origin, ledger, log_key, keeps_statements=keeps_statements)
+        self._greeting = (_pickled(contracts), origin, ledger, log_key.raw, keeps_statements)
         wanted = worker_count if self._greeting[0] is not None else 0
         self._workers: list[subprocess.Popen[bytes]] = []
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()

@@ -20,7 +20,7 @@ from lichen.crypto.keys import PublicKey
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
 from lichen.errors import CorruptLedgerError, EncodingError, Rejected, VerificationError
-from lichen.ledger.audit.checked import ROOT_BYTES, Checked, Row
+from lichen.ledger.audit.checked import ROOT_BYTES, Checked, Effect, Row
 from lichen.ledger.genesis import GENESIS_KIND
 from lichen.ledger.ports import LOG_MEMBER, Record
 from lichen.ledger.rulebook import OWN_KINDS
@@ -151,6 +151,9 @@ class Replay:
             self._keys[admin.key.key_id] = admin.key.raw
         for rows, checks in known:
             changed = self._changed_at(rows[0][0], [checked.leaf for checked in checks])
+            self._scratch.look_ahead(
+                place for checked in checks if checked.effect is not None for place in checked.effect.reads
+            )
             records: list[Record] = []
             for row, checked in zip(rows, checks, strict=True):
                 if row[0] == changed:
@@ -159,6 +162,8 @@ class Replay:
                 self._report.size = self.size
                 if record is not None:
                     records.append(record)
+                elif row[1] is None:
+                    continue
                 elif self.size - self._saved_at >= SAVE_EVERY_COUNT and self._scratch.is_kept:
                     self._offer(records)
                     records = []
@@ -212,7 +217,14 @@ class Replay:
         return None
 
     def _check_entry(self, row: Row, checked: Checked) -> Record | None:
+        """Check one entry; None for a seal, and for a record that no view asks for."""
         index, checkpoint, data = row
+        effect = checked.effect
+        if effect is not None and (key := self._taken_over(index, data, checked, effect)) is not None:
+            if checked.statement is None:
+                return None
+            entry = Entry.from_bytes(data)
+            return Record(index, entry, checked.statement, effect.kind, effect.member, checked.digest, key)
         entry, statement = self._parsed(index, data, checked)
         self._report.kinds[statement.kind] += 1
         if statement.kind == SEAL_KIND:
@@ -235,6 +247,32 @@ class Replay:
 
     # RECORD
 
+    def _taken_over(self, index: int, data: bytes, checked: Checked, effect: Effect) -> PublicKey | None:
+        """Believe what was found out about a record by itself, if the state before it is as was assumed.
+
+        Returns:
+            The key it was signed with; None when the record is to be judged here, and refused here if it must be.
+        """
+        key_id, state_get = data[1:17], self._scratch.get
+        if any(state_get(place) is not None for place in effect.reads):
+            return None
+        try:
+            key = self._log.rules.authority.resolve(key_id, effect.member, index, self)
+        except Rejected:
+            return None
+        if checked.signer != key.raw:
+            return None
+        self._scratch.add_payload(checked.digest, index)
+        self._report.kinds[effect.kind] += 1
+        self._note_signer(key_id, index)
+        self._scratch.write(effect.writes)
+        self.frontier.append(checked.leaf)
+        return key
+
+    def _note_signer(self, key_id: bytes, index: int) -> None:
+        first, _ = self.key_spans.get(key_id, (index, index))
+        self.key_spans[key_id] = (first, index)
+
     def _check_record(self, index: int, entry: Entry, statement: Statement, checked: Checked) -> Record:
         log = self._log
         kind, predicate = statement.kind, statement.predicate
@@ -256,8 +294,7 @@ class Replay:
             raise Rejected("ledger.malformed", f"entry {index} names no member")
         key = log.rules.authority.resolve(entry.key_id, member, index, self)
         self._check_signature(index, entry, key, checked)
-        first, _ = self.key_spans.get(entry.key_id, (index, index))
-        self.key_spans[entry.key_id] = (first, index)
+        self._note_signer(entry.key_id, index)
         record = Record(index, entry, statement, kind, member, checked.digest, key)
         self._scratch.write(log.rules.judge(record, self, is_formed=checked.is_formed))
         return record

@@ -25,6 +25,7 @@ __all__ = ["Scratch"]
 FILE_NAME: Final = "derived.sqlite"
 CACHE_KIB: Final = 24_576
 CACHED_COUNT: Final = 4_096
+LOOKED_UP_COUNT: Final = 500
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS derived_values(place BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
@@ -59,6 +60,7 @@ class Scratch:
             self.connection.execute(statement)
         self._unsealed: dict[bytes, bytes | None] = {}
         self._cache: dict[bytes, bytes] = {}
+        self._ahead: dict[bytes, bytes | None] = {}
         self._prefixes: list[tuple[int, int]] = []
 
     def close(self) -> None:
@@ -113,6 +115,8 @@ class Scratch:
             return self._unsealed[place]
         value = self._cache.get(place)
         if value is None:
+            if place in self._ahead:
+                return self._ahead[place]
             row = self.connection.execute(
                 "SELECT value FROM derived_values WHERE place=?", (place,)
             ).fetchone()
@@ -123,6 +127,24 @@ class Scratch:
                 self._cache.clear()
             self._cache[place] = value
         return value
+
+    def look_ahead(self, places: Iterable[bytes]) -> None:
+        """Look many state keys up at once, before they are asked for one by one; what was looked up before is forgotten.
+
+        Args:
+            places: 32 bytes each.
+        """
+        wanted = sorted({place for place in places if place not in self._cache})
+        self._ahead = dict.fromkeys(wanted)
+        for start in range(0, len(wanted), LOOKED_UP_COUNT):
+            some = wanted[start : start + LOOKED_UP_COUNT]
+            marks = ",".join("?" * len(some))
+            self._ahead.update(
+                self.connection.execute(
+                    f"SELECT place, value FROM derived_values WHERE place IN ({marks})",  # noqa: S608 - question marks
+                    some,
+                )
+            )
 
     def write(self, writes: Mapping[bytes, bytes | None]) -> None:
         """Note what an entry changes."""
@@ -144,6 +166,8 @@ class Scratch:
         if removed:
             self.connection.executemany("DELETE FROM derived_values WHERE place=?", removed)
         for place, value in writes.items():
+            if place in self._ahead:
+                self._ahead[place] = value
             if place in self._cache:
                 if value is None:
                     del self._cache[place]

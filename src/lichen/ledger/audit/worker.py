@@ -2,7 +2,7 @@
 
 Started by :mod:`lichen.ledger.audit.pool` and by nothing else; what it reads comes from its parent alone, through a pipe.
 
-A message is its length, 4 bytes, and that many bytes of :mod:`marshal`. The first one names contracts, origin and log key; each
+A message is its length, 4 bytes, and that many bytes of :mod:`marshal`. The first one names the ledger (see `Checker`); each
 further one is a task, ``("check", rows, keys)``, ``("part", source, target)`` or ``("pages", uri)``.
 """
 
@@ -55,8 +55,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     source, target = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
-        contracts, origin, log_key = read_message(source)
-        checker = Checker(pickle.loads(contracts), origin, PublicKey(log_key))  # noqa: S301 - made by the parent
+        contracts, origin, ledger, log_key, keeps_statements = read_message(source)
+        checker = Checker(
+            pickle.loads(contracts),  # noqa: S301 - made by the parent
+            origin,
+            ledger,
+            PublicKey(log_key),
+            keeps_statements=keeps_statements,
+        )
         while True:
             task, *details = read_message(source)
             write_message(target, _done(checker, task, details))
