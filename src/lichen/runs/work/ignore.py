@@ -26,12 +26,18 @@ class Rule(NamedTuple):
         ignored: False for a line that takes back.
         line: Expression for the same within one line of text: of names when ``by_name``, else of paths.
         by_name: The line has no slash inside, so it is about a name at any depth.
+        literal: Its longest piece without wildcards; a text that lacks it matches nowhere.
     """
 
     pattern: re.Pattern[str]
     ignored: bool
     line: str
     by_name: bool
+    literal: str
+
+    def is_in(self, text: str) -> bool:
+        """Say whether any line of a text matches; for :meth:`IgnoreRules.ignored_in`."""
+        return self.literal in text and _in_lines(self.line).search(text) is not None
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class IgnoreRules:
             body = _translate(line, "[^/]")
             whole = f"(?:.*/)?{body}(?:/.*)?" if by_name else f"{body}(?:/.*)?"
             in_text = _translate(line, "[^/\\n]") + ("" if by_name else "(?:/.*)?")
-            rules.append(Rule(re.compile(whole, re.DOTALL), ignored, in_text, by_name))
+            literal = max(_WILDCARDS.split(line.strip("/"))[::2], key=len)
+            rules.append(Rule(re.compile(whole, re.DOTALL), ignored, in_text, by_name, literal))
         return cls(tuple(rules))
 
     def is_ignored(self, relative_path: str) -> bool:
@@ -103,7 +110,7 @@ class IgnoreRules:
         text = "\n".join(names)
         if text.count("\n") == len(names) - 1 and "\n" not in directory:
             paths = prefix + f"\n{prefix}".join(names)
-            if not any(_in_lines(rule.line).search(text if rule.by_name else paths) for rule in open_rules):
+            if not any(rule.is_in(text if rule.by_name else paths) for rule in open_rules):
                 return set(names) if verdict else set()
         return {name for name in names if self.is_ignored(prefix + name)}
 
@@ -113,10 +120,13 @@ def _in_lines(line: str) -> re.Pattern[str]:
     return re.compile(f"^(?:{line})$", re.MULTILINE)
 
 
+_WILDCARDS = re.compile(r"(/\*\*/|\*\*/|/\*\*|\*|\?)")
+
+
 def _translate(line: str, letter: str) -> str:
     """Write a line as an expression, with ``letter`` for any character of a name."""
     parts = []
-    for piece in re.split(r"(/\*\*/|\*\*/|/\*\*|\*|\?)", line.strip("/")):
+    for piece in _WILDCARDS.split(line.strip("/")):
         if piece == "/**/":
             parts.append("/(?:.*/)?")
         elif piece == "**/":

@@ -262,15 +262,11 @@ def _project_directories(surroundings: Surroundings, root: str) -> list[str]:
         directory = pending.pop()
         found.append(directory)
         links = surroundings.links_in(directory, whole=True) or ()
-        for entry in surroundings.entries_of(directory) or ():
-            name = entry[:-1]
-            if (
-                entry.endswith("/")
-                and name not in _NOT_WALKED
-                and not name.startswith(".")
-                and name not in links
-            ):
-                pending.append(f"{directory}/{name}")
+        pending += [
+            f"{directory}/{name}"
+            for name in surroundings.folders_of(directory)
+            if name not in _NOT_WALKED and not name.startswith(".") and name not in links
+        ]
     return found
 
 

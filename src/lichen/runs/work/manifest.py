@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -263,13 +262,9 @@ def _table_bytes(table: Mapping[str, str]) -> bytes:
     names = sorted(table)
     values = [table[name] for name in names]
     text = "".join(names) + "".join(values)
-    if not names or not text.isascii() or _ESCAPED.search(text):
+    if not names or not (text.isascii() and text.isprintable()) or '"' in text or "\\" in text:
         return canonical_json(dict(table))
-    members = [f'{name}":"{value}' for name, value in zip(names, values, strict=True)]
-    return ('{"' + '","'.join(members) + '"}').encode("ascii")
-
-
-_ESCAPED = re.compile(r'[\x00-\x1f"\\]')
+    return ('{"' + '","'.join(map('":"'.join, zip(names, values, strict=True))) + '"}').encode("ascii")
 
 
 def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:

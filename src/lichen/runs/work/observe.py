@@ -532,7 +532,9 @@ def data_digests(observation: Observation, limit: int) -> list[str]:
         limit: Most digests wanted.
     """
     data = observation.manifest.data
-    sizes = {name: observation.data_sizes.get(name, 0) for name in data}
+    sizes: Mapping[str, int] = observation.data_sizes
+    if sizes.keys() != data.keys():
+        sizes = {name: sizes.get(name, 0) for name in data}
     least = min(heapq.nlargest(limit, sizes.values()), default=0)
     larger = sorted((-size, name) for name, size in sizes.items() if size > least)
     equal = heapq.nsmallest(limit, [name for name, size in sizes.items() if size == least])

@@ -61,10 +61,19 @@ HashColumns = Callable[[bytes, int, "bytes | None"], "tuple[bytes, bytes] | None
 
 
 class _Listing(NamedTuple):
-    """A directory: names, sorted, a slash behind directories, and which of them are symbolic links."""
+    """A directory.
+
+    Attributes:
+        names: Sorted, a slash behind directories.
+        links: Which of them are symbolic links.
+        folders: Which of them are directories, without the slash.
+        bare: All names without slashes, sorted.
+    """
 
     names: list[str]
     links: set[str]
+    folders: list[str]
+    bare: list[str]
 
 
 @dataclass(frozen=True)
@@ -266,30 +275,37 @@ class Surroundings:
     def _scan(self, path: str) -> _Listing | None:
         """List a directory by absolute path, once."""
         if path not in self._listings:
-            names, links = [], set()
             try:
                 with os.scandir(path) as entries:
-                    for entry in entries:
-                        if entry.is_symlink():
-                            links.add(entry.name)
-                            names.append(f"{entry.name}/" if os.path.isdir(entry.path) else entry.name)  # noqa: PTH112
-                        else:
-                            names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
-                self._listings[path] = _Listing(sorted(names), links)
+                    found = list(entries)
+                names = [entry.name for entry in found]
+                special = [entry for entry in found if not entry.is_file(follow_symlinks=False)]
+                links = {entry.name for entry in special if entry.is_symlink()}
+                folders = sorted(
+                    entry.name
+                    for entry in special
+                    if (os.path.isdir(entry.path) if entry.name in links else entry.is_dir())  # noqa: PTH112
+                )
+                names.sort()
+                bare = names
+                if folders:
+                    slashed = set(folders)
+                    names = sorted(f"{name}/" if name in slashed else name for name in names)
+                self._listings[path] = _Listing(names, links, folders, bare)
             except OSError:
                 self._listings[path] = None
         return self._listings[path]
 
-    def _entries(self, name: str) -> list[str] | None:
+    def _listing(self, name: str) -> _Listing | None:
         try:
-            return self.entries_of(self.project.path_of(name))
+            return self._scan(self.project.path_of(name))
         except LichenError:
             return None
 
-    def entries_of(self, directory: str) -> list[str] | None:
-        """Return the sorted names in a directory by absolute path, a slash behind directories; None if it cannot be read."""
+    def folders_of(self, directory: str) -> list[str]:
+        """Return the sorted names of the directories in a directory by absolute path; none if it cannot be read."""
         listing = self._scan(directory)
-        return None if listing is None else listing.names
+        return [] if listing is None else listing.folders
 
     def links_in(self, directory: str, *, whole: bool = False) -> set[str] | None:
         """Return the names of symbolic links in a directory.
@@ -321,10 +337,10 @@ class Surroundings:
             name: Manifest name of the directory.
             made: Manifest names of the run's outputs and directories.
         """
-        entries = self._entries(name)
-        if entries is None:
+        listing = self._listing(name)
+        if listing is None:
             return MISSING
-        return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, entries))).digest())
+        return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, listing.names))).digest())
 
     def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
         """Say whether a directory holds the names it once held, apart from what the run made and what is ignored.
@@ -334,14 +350,13 @@ class Surroundings:
             made: Manifest names of the run's outputs and directories.
             entries: Names as they once were, with or without a slash behind directories.
         """
-        now = self._entries(name)
+        now = self._listing(name)
         if now is None:
             return False
-        if {entry.rstrip("/") for entry in now} == {entry.rstrip("/") for entry in entries}:
+        before = _without_slashes(list(entries))
+        if now.bare == sorted(before):
             return True
-        listed = [
-            {entry.rstrip("/") for entry in self._foreign(name, made, names)} for names in (now, entries)
-        ]
+        listed = [set(_without_slashes(self._foreign(name, made, names))) for names in (now.names, before)]
         return listed[0] == listed[1]
 
     def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
@@ -349,18 +364,19 @@ class Surroundings:
         path = self.project.path_of(name)
         own = made if isinstance(made, Set) else set(made)
         entries = sorted(entries)
-        ignored = self.project.ignored_in(path, [entry.rstrip("/") for entry in entries])
+        ignored = self.project.ignored_in(path, _without_slashes(entries))
         if ignored:
             entries = [entry for entry in entries if entry.rstrip("/") not in ignored]
-        return [visible for visible in self.project.names_in(path, entries) if visible.rstrip("/") not in own]
+        names = self.project.names_in(path, entries)
+        if own.isdisjoint(_without_slashes(names)):
+            return names
+        return [visible for visible in names if visible.rstrip("/") not in own]
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
-        stems = {
-            entry.rstrip("/").partition(".")[0]
-            for entry in self._entries(name) or ()
-            if _is_importable(entry)
-        }
+        listing = self._listing(name)
+        entries = listing.names if listing is not None else []
+        stems = {entry.rstrip("/").partition(".")[0] for entry in entries if _is_importable(entry)}
         return ",".join(sorted(stems & imports))
 
     def variable(self, name: str) -> str | None:
@@ -521,6 +537,13 @@ def _has_packages(interpreter: Interpreter) -> bool:
         entry.endswith("-packages") and entry.startswith(own) and Path(entry).is_dir()
         for entry in interpreter.path
     )
+
+
+def _without_slashes(entries: list[str]) -> list[str]:
+    """Return names without the slash behind directories."""
+    if "/\0" not in "\0".join(entries) + "\0":
+        return entries
+    return [entry.rstrip("/") for entry in entries]
 
 
 def _short_digest(text: str) -> str:
