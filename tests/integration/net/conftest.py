@@ -32,6 +32,9 @@ from lichen.ledger.genesis import Admin, Genesis, Sealing
 from lichen.ledger.ledger import Ledger
 from lichen.net import http_process
 from lichen.net.listening import bind
+from lichen.net.server import process
+from lichen.net.server.service import Service
+from lichen.net.server.settings import ServerSettings
 from lichen.net.signed_request import sign_request
 from lichen.runs.queries.views import default_views
 
@@ -237,6 +240,29 @@ def serving_thread(
             each.should_exit = True
         thread.join(60)
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def in_thread(team: Team, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server with settings that the command line does not offer, in a thread of this process."""
+    service = Service(team.directory, team.log_key, settings)
+    with serving_thread(
+        monkeypatch, lambda listening, ready: process.serve(service, listening, ready)
+    ) as port:
+        server = Server.__new__(Server)
+        server.team, server.port = team, port
+        yield server
+
+
+def problem(answer: Answer, status: int, code: str) -> Any:
+    """Check that an answer is a problem document of that status and name; what it says."""
+    assert answer.status == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert told["type"] == f"urn:lichen:problem:{code}"
+    assert told["status"] == status
+    assert told["detail"]
+    return told
 
 
 def drip(port: int, head: bytes) -> bytes:

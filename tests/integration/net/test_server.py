@@ -11,49 +11,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from lichen.content.unixfs import hash_bytes
 from lichen.contracts import default_contracts
-from lichen.crypto.key_file import write_key
 from lichen.crypto.keys import SigningKey
 from lichen.encoding.entry import Entry
-from lichen.errors import NetworkError
 from lichen.ledger.audit import audit
 from lichen.ledger.checkpoint import open_checkpoint
 from lichen.ledger.proof import consistency_proof, verify_consistency
 from lichen.ledger.receipt import Receipt, verify_receipt
 from lichen.ledger.replica import is_seal
-from lichen.ledger.succession import Approval, Succession
 from lichen.ledger.tree import leaf_hash, root_of, subtree_reader
-from lichen.net.remote.connection import Connection
-from lichen.net.remote.remote_log import RemoteLog
-from lichen.net.server import process
-from lichen.net.server.service import Service
 from lichen.net.server.settings import ServerSettings
 from lichen.net.signed_request import sign_request
-from lichen.net.tile_paths import TilePath, pack_bundle, unpack_bundle
+from lichen.net.tile_paths import TilePath, unpack_bundle
 
-from .conftest import ENTRY_TYPE, Server, Team, drip, serving_thread
+from .conftest import ENTRY_TYPE, Server, Team, drip, in_thread, problem
 
 Start = Callable[..., Server]
 
 
 def reader_key(team: Team) -> SigningKey | None:
     return team.keys["bob"] if team.access == "private" else None
-
-
-def problem(answer, status: int, code: str):
-    assert answer.status == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert told["type"] == f"urn:lichen:problem:{code}"
-    assert told["status"] == status
-    assert told["detail"]
-    return told
 
 
 def test_a_submitted_record_comes_back_with_a_receipt_that_verifies(team: Team, serve: Start) -> None:
@@ -402,18 +384,6 @@ def test_whoever_sends_too_slowly_is_told_and_cut_off(public_team: Team, monkeyp
                 assert b"urn:lichen:problem:too-slow" in received
 
 
-@contextlib.contextmanager
-def in_thread(team: Team, settings: ServerSettings, monkeypatch) -> Iterator[Server]:
-    """A server with settings that the command line does not offer, in a thread of this process."""
-    service = Service(team.directory, team.log_key, settings)
-    with serving_thread(
-        monkeypatch, lambda listening, ready: process.serve(service, listening, ready)
-    ) as port:
-        server = Server.__new__(Server)
-        server.team, server.port = team, port
-        yield server
-
-
 def test_whoever_does_not_take_the_answer_loses_it(public_team: Team, monkeypatch) -> None:
     data = os.urandom(30_000_000)
     path = f"/artefact/{hash_bytes(data).cid}"
@@ -505,123 +475,3 @@ def test_without_the_logs_key_nothing_is_served(public_team: Team, tmp_path) -> 
     )
     assert done.returncode == 2
     assert "log.key is missing" in done.stderr
-
-
-def give_the_log_a_new_key(team: Team, place: Path) -> SigningKey:
-    """What `lichen key succeed` does after all admins agreed; the new key is written where it is told."""
-    new, old = SigningKey.generate(), team.log_key
-    write_key(place, new)
-    approvals = [Approval.sign(team.id, old.public, new.public, team.keys["bob"])]
-    with team.open(read_only=False) as ledger:
-        ledger.succeed_log_key(
-            Succession.sign(team.id, old, new, approvals), "alice", team.keys["alice"], new
-        )
-    return new
-
-
-def test_a_running_server_goes_on_with_the_logs_new_key(public_team: Team, serve: Start) -> None:
-    team, server = public_team, serve(public_team)
-    assert server.submit(team.entry(), receipt=True).status == 201
-    new = give_the_log_a_new_key(team, team.directory / "log.key.next")
-    (team.directory / "log.key.next").replace(team.directory / "log.key")
-    assert server.submit(team.entry()).status == 201
-    accepted = server.submit(team.entry(), receipt=True)
-    assert accepted.status == 201, accepted.text
-    told = verify_receipt(Receipt.parse(accepted.json()["receipt"]), new.public, f"lichen/{team.id}")
-    assert told.index == accepted.json()["index"]
-    assert server.get("/").json()["log_keys"] == [team.log_key.public.did_key, new.public.did_key]
-    assert server.submit(team.entry()).status == 201
-    assert server.stop() == 0
-    assert "the log of the ledger has a new key; going on with it" in server.log()
-    with team.open() as ledger:
-        assert ledger.sealed_size == ledger.size
-    assert audit(team.directory, default_contracts()).is_sound
-
-
-def test_a_server_without_the_logs_new_key_refuses_until_it_has_it(public_team: Team, serve: Start) -> None:
-    team, server, entry = public_team, serve(public_team), public_team.entry()
-    elsewhere = team.home / "new.key"
-    give_the_log_a_new_key(team, elsewhere)
-    told = problem(server.submit(entry, receipt=True), 503, "log-key")
-    assert "new key" in told["detail"]
-    problem(server.get("/health"), 503, "log-key")
-    problem(server.submit(entry), 503, "log-key")
-    assert server.get("/checkpoint").status == 200
-    assert str(team.directory) in server.log()
-    assert server.log().count("no records are taken") == 1
-    (team.directory / "log.key").unlink()
-    elsewhere.rename(team.directory / "log.key")
-    assert server.submit(entry, receipt=True).status == 201
-    assert server.get("/health").status == 200
-    assert server.stop() == 0
-
-
-def submit_batch(server: Server, entries: list[bytes], query: str = "?seal=yes"):
-    headers = {"Content-Type": "application/vnd.lichen.entries"}
-    return server.ask("POST", f"/records/batch{query}", pack_bundle(entries), headers)
-
-
-def test_many_records_in_one_request_each_get_their_own_answer(team: Team, serve: Start) -> None:
-    server, known = serve(team), team.entry()
-    first = server.submit(known).json()
-    stranger = Entry.signed(team.statement().to_bytes(), SigningKey.generate())
-    forged = Entry.signed(team.statement("alice").to_bytes(), team.keys["bob"])
-    new = [team.entry("bob") for _ in range(3)]
-    sent = [new[0], known, stranger, forged, new[1], new[1], new[2]]
-    answer = submit_batch(server, [*(each.to_bytes() for each in sent), b"no entry"])
-    assert answer.status == 200
-    told = answer.json()
-    results = told["results"]
-    assert [each["status"] for each in results] == [201, 200, 403, 403, 201, 200, 201, 400]
-    assert results[1]["index"] == first["index"]
-    assert results[4] == {**results[5], "status": 201}
-    assert [results[place]["rule"] for place in (2, 3)] == ["members.not-admitted", "members.forged-author"]
-    checkpoint = open_checkpoint(told["checkpoint"], f"lichen/{team.id}", team.log_key.public)
-    assert checkpoint.tree_size == results[6]["index"] + 2
-    with team.open() as ledger:
-        for place in (0, 4, 6):
-            assert ledger.entry(results[place]["index"]) == sent[place]
-    again = submit_batch(server, [each.to_bytes() for each in sent[:2]]).json()
-    assert [each["status"] for each in again["results"]] == [200, 200]
-    assert "checkpoint" not in submit_batch(server, [], "").json()
-    assert 'lichen_records_total{outcome="appended"} 4' in server.get("/metrics").text
-
-
-def test_a_batch_is_bounded_in_number_bytes_and_rate(public_team: Team, monkeypatch) -> None:
-    few = ServerSettings(records_per_second=0.01, records_burst=3)
-    with in_thread(public_team, few, monkeypatch) as server:
-        entries = [public_team.entry().to_bytes() for _ in range(4)]
-        assert server.get("/").json()["batch_count_max"] == 3
-        assert "at most 3" in problem(submit_batch(server, entries), 400, "malformed")["remedy"]
-        problem(submit_batch(server, [b"x" * 65_000] * 40), 413, "too-large")
-        problem(server.ask("POST", "/records/batch", b"", {"Content-Type": ENTRY_TYPE}), 415, "unsupported-media-type")  # fmt: skip
-        problem(submit_batch(server, entries[:1], "?receipt=yes"), 400, "bad-query")
-        assert submit_batch(server, entries[:2]).status == 200
-        problem(submit_batch(server, entries[2:]), 429, "too-many-requests")
-        assert submit_batch(server, entries[3:]).status == 200
-        assert server.get("/health").json()["entries"] == 2 + 3 + 2
-
-
-def test_a_ledger_elsewhere_sends_many_records_in_one_request(public_team: Team, serve: Start) -> None:
-    team, server = public_team, serve(public_team)
-    log = RemoteLog(Connection(server.url), lambda: team.keys["alice"])
-    assert log.batch_bounds() == (256, 2**21)
-    entries = [team.entry() for _ in range(40)]
-    places, checkpoint = log.submit_many(entries)
-    assert places == list(range(2, 42))
-    assert open_checkpoint(checkpoint, f"lichen/{team.id}", team.log_key.public).tree_size == 43
-    refused, _ = log.submit_many([team.entry(ledger="A" * 43), entries[0]])
-    assert [getattr(each, "rule", each) for each in refused] == ["ledger.wrong-ledger", 2]
-    log.close()
-
-
-def test_a_client_waits_when_it_is_too_much_at_once(public_team: Team, monkeypatch) -> None:
-    with in_thread(public_team, ServerSettings(records_per_second=0.01, records_burst=3), monkeypatch) as server:  # fmt: skip
-        slept: list[float] = []
-        log = RemoteLog(Connection(server.url), lambda: public_team.keys["alice"], slept.append)
-        assert log.submit_many([public_team.entry() for _ in range(3)])[0] == [2, 3, 4]
-        with pytest.raises(NetworkError, match="cannot answer now"):
-            log.submit_many([public_team.entry()])
-        log.close()
-    assert len(slept) == 10
-    assert all(1 <= seconds <= 30 for seconds in slept)
