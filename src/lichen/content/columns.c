@@ -20,7 +20,7 @@
 #define ENTRY_BYTES 96
 #define STATE_BYTES 24
 #define DIGEST_BYTES 32
-#define TEXT_STRIDE 33  /* a digest and a zero byte, see digest_texts in surroundings.py */
+#define TEXT_STRIDE 33  /* a digest and a zero byte, see digest_texts.py */
 #define PATH_BYTES_MAX 3999u
 #define TYPE_REGULAR 8
 

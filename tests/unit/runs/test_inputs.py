@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from lichen.content.columns import MANY
 from lichen.encoding.base import b64u
 from lichen.runs.trace.trace import Access, PlainReads, StatKey, Trace
+from lichen.runs.work.digest_texts import digest_texts
 from lichen.runs.work.inputs import find_links, plain_columns, plain_inputs
 from lichen.runs.work.manifest import Manifest
-from lichen.runs.work.surroundings import MISSING, STDIN, digest_texts
+from lichen.runs.work.surroundings import MISSING, STDIN
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.content.columns import STATE_BYTES
-from lichen.runs.work.surroundings import digest_texts, texts_of_column
+from lichen.runs.work.digest_texts import digest_texts, texts_of_column
 
 if TYPE_CHECKING:
     from lichen.runs.trace.trace import PlainReads, StatKey

@@ -10,7 +10,6 @@ does not answer) is a difference, never a match.
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import hashlib
 import itertools
@@ -27,6 +26,7 @@ from lichen.encoding.canonical import canonical_json
 from lichen.errors import LichenError
 from lichen.runs.trace.variables import ALL_NAMES, all_names
 from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.digest_texts import column_of, digest_texts, texts_of_column
 from lichen.runs.work.interpreter import Interpreter, distribution_versions
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.workspace.project import Project
@@ -178,7 +178,7 @@ class Surroundings:
         """Learn the digests of very many files; return the names of those of which it could not be told."""
         with contextlib.suppress(LichenError):  # no path has such a name
             paths = self.project.paths_of(names)
-            answer = self.hash_columns and self.hash_columns(_column_of(paths), len(paths), None)
+            answer = self.hash_columns and self.hash_columns(column_of(paths), len(paths), None)
             if answer:
                 digests, told = answer
                 texts = texts_of_column(digests)
@@ -194,7 +194,7 @@ class Surroundings:
     def digest_columns(self, reads: PlainReads) -> tuple[bytes, bytes]:
         """Return what :meth:`digest_states` says of very many files, as ``DigestCache.digest_columns`` returns it."""
         paths = b"".join(
-            _column_of([f"{directory}/" + f"\0{directory}/".join(names)])
+            column_of([f"{directory}/" + f"\0{directory}/".join(names)])
             for directory, names in reads.names.items()
         )
         answer = self.hash_columns and self.hash_columns(paths, len(reads), reads.states)
@@ -548,31 +548,6 @@ def _without_slashes(entries: list[str]) -> list[str]:
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def digest_texts(digests: Sequence[bytes]) -> list[str]:
-    """Write many digests as unpadded base64url, as ``b64u`` writes each.
-
-    Args:
-        digests: 32 bytes each.
-
-    Returns:
-        43 characters each. One zero byte between makes all of them one text: it turns the last four bits of a digest, and
-        nothing of the next, into a full group.
-    """
-    return texts_of_column(b"\0".join(digests) + b"\0") if digests else []
-
-
-def texts_of_column(column: bytes) -> list[str]:
-    """Write digests that stand in one column, a zero byte behind each, as :func:`digest_texts` writes them."""
-    joined = binascii.b2a_base64(column, newline=False)
-    text = joined.translate(bytes.maketrans(b"+/", b"-_")).decode("ascii")
-    return [text[start : start + 43] for start in range(0, len(text), 44)]
-
-
-def _column_of(paths: Sequence[str]) -> bytes:
-    """Write paths one after the other, a zero byte behind each."""
-    return os.fsencode("\0".join(paths)) + b"\0"
 
 
 def _state_of(path: str) -> State:
