@@ -197,6 +197,7 @@ HOSTILE: tuple[Case, ...] = (
     # Modules.
     case("bytecode_only", "import helper\nsave(helper.f(2))\n", prepare=lay_out_bytecode, own={"change_bytecode": change_bytecode}),
     case("namespace_package", "from ns.mod import f\nsave(f(2))\n", code={"ns/mod.py": MODULE}, absent={"ns/__init__.py": "raise SystemExit(3)\n", "ns.py": "def f(x): return 0\n"}),
+    case("optional_part", "try:\n    from pk.mod import fast\nexcept ImportError:\n    fast = None\nimport importlib.util\nsave(fast is None, importlib.util.find_spec('pk.more') is None, importlib.util.find_spec('lone') is None)\n", code={"pk/__init__.py": "", "pk/mod/__init__.py": ""}, absent={"pk/mod/fast.py": "", "pk/mod/fast/__init__.py": "", "pk/more.py": "", "lone.py": ""}),
     case("extension_first", "import helper\nsave(helper.f(2))\n", code={"helper.py": MODULE}, absent={"helper.cpython-311-x86_64-linux-gnu.so": "no library", "helper/__init__.py": "def f(x): return 0\n"}),
     Case("run_as_module", ("-m", "tool"), {"tool/__main__.py": HEAD + "from .inner import f\nsave(f(2))\n", "tool/inner.py": MODULE, "tool/__init__.py": ""}, absent={"tool.py": "raise SystemExit(3)\n"}),
     case("script_folder", "save((pathlib.Path(__file__).parent / 'd.json').read_text())\n", data={"d.json": write_json}),

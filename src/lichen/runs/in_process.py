@@ -12,7 +12,7 @@ one comparison per event.
 """
 
 # Paths are the program's own strings, undecodable bytes and all.
-# ruff: noqa: PTH109, PTH116, PTH118
+# ruff: noqa: PTH100, PTH109, PTH116, PTH118
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from lichen.runs.trace.completeness import NATIVE_READERS
 from lichen.runs.trace.modules import find_modules
 from lichen.runs.trace.network import outside_peers
 from lichen.runs.trace.places import Places
+from lichen.runs.trace.sought import sought_in_vain
 from lichen.runs.trace.trace import StatKey, Trace
 
 __all__ = ["ProcessWatch"]
@@ -187,6 +188,7 @@ class ProcessWatch:
         log = self._log()
         table = AccessTable(places)
         table.add_all(self._records)
+        table.add_all(sought_in_vain([log], places))
         found = find_modules([log], (), places, table.site_files)
         self._judge_modules(found.modules.values())
         if not is_data_declared:
@@ -218,6 +220,7 @@ class ProcessWatch:
         log.sys_path.update(dict.fromkeys(entry for entry in sys.path if entry))
         log.modules.update(_loaded_modules())
         log.imports.update(dict.fromkeys((*sys.modules, *self._imports), ""))
+        log.sought.extend(_not_found(self._imports))
         return log
 
     def _judge_modules(self, sources: Iterable[str]) -> None:
@@ -262,6 +265,15 @@ def _loaded_modules() -> Iterator[tuple[str, str]]:
         )
         if isinstance(origin, str) and os.path.isabs(origin):  # noqa: PTH117
             yield name, origin
+
+
+def _not_found(names: Iterable[str]) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield time, name and directories of modules that were asked for in a package and are not loaded."""
+    for name in names:
+        package = sys.modules.get(name.rpartition(".")[0])
+        if package is not None and name not in sys.modules:
+            places = (os.path.abspath(place) for place in getattr(package, "__path__", ()))
+            yield time.monotonic_ns(), name, tuple(places)
 
 
 def _process_started_ns() -> int:

@@ -62,6 +62,7 @@ class Kind:
     VARIABLE = ord("E")
     WHOLE_ENVIRONMENT = ord("W")
     MODULE = ord("V")
+    SOUGHT = ord("F")
     MAPPED = ord("Q")
     HELLO = ord("H")
 
@@ -120,6 +121,7 @@ class AgentLog:
         records: About paths, in order.
         imports: Module name -> file of an extension module, or empty.
         modules: Module name -> source file, known after a normal exit.
+        sought: (monotonic ns, module name, directories) of each search in vain; no directories for one on ``sys.path``.
         sys_path: Every entry ``sys.path`` ever had, in order of appearance.
         variables: (name, caller's file) of each variable looked at.
         loops: Callers' files that went through the whole environment.
@@ -136,6 +138,7 @@ class AgentLog:
     records: list[Record] = field(default_factory=list)
     imports: dict[str, str] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    sought: list[tuple[int, str, tuple[str, ...]]] = field(default_factory=list)
     sys_path: dict[str, None] = field(default_factory=dict)
     variables: set[tuple[str, str]] = field(default_factory=set)
     loops: set[str] = field(default_factory=set)
@@ -253,6 +256,9 @@ def _add_plain(
     elif kind == Kind.MODULE:
         name, _, file = text.partition("\0")
         log.modules[name] = file
+    elif kind == Kind.SOUGHT:
+        name, *directories = text.split("\0")
+        log.sought.append((time_ns, name, tuple(directories)))
     elif kind == Kind.SYS_PATH:
         log.sys_path.update(dict.fromkeys(path for path in _literal(payload, ()) if path))
     elif kind == Kind.EXEC:

@@ -37,6 +37,7 @@ from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
 from lichen.runs.trace.programs import kind_of_program, looks_at_times
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
+from lichen.runs.trace.sought import sought_in_vain
 from lichen.runs.trace.trace import PlainReads, StatKey, Trace
 from lichen.runs.trace.variables import select_variables
 from lichen.runs.work.collector import without_collector
@@ -229,6 +230,7 @@ def _table(
     table = AccessTable(places)
     plain = PlainReads()
     events = [record for log in agents for record in log.records]
+    events += sought_in_vain(agents, places)
     if preload is not None:
         events += preload.records
         looked = {record.path for record in events if record.kind == Kind.STAT and record.means == "audit"}

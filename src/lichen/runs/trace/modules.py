@@ -15,12 +15,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import EXTENSION_SUFFIXES
 
 from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
 from lichen.runs.trace.bytecode import is_stale
 from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED, SiteDirectory, is_generated
 from lichen.runs.trace.places import Places, normalise
+from lichen.runs.trace.sought import extension_suffixes
 
 __all__ = ["NOT_INSTALLED", "ModuleFindings", "find_modules", "source_of_bytecode"]
 
@@ -103,9 +103,11 @@ def find_modules(
     shared = [record for record in opened if record.path.endswith((".py", ".pyc"))]
     for log in logs:
         search = [normalise(entry) for entry in log.sys_path]
+        suffixes = extension_suffixes(log)
         findings.imports.update(
             name.partition(".")[0]
-            for name in (*log.imports, *log.modules)  # ``importlib.import_module`` raises no event
+            # ``importlib.import_module`` and ``find_spec`` raise no event
+            for name in (*log.imports, *log.modules, *(name for _, name, _ in log.sought))
             if not name.startswith(_OWN_PREFIX)
         )
         for entry in search:
@@ -120,7 +122,7 @@ def find_modules(
             elif places.is_ours(path):
                 findings.modules.setdefault(name or _module_name(path, search), path)
                 if name != "__main__":
-                    _shadows(findings.absent, path, search, places)
+                    _shadows(findings.absent, path, search, places, suffixes)
     _sort_installed(findings, installed, places)
     _add_questions(findings, installed, site_lists, places)
     return findings
@@ -132,7 +134,8 @@ def _add_missing(findings: ModuleFindings, log: AgentLog, places: Places) -> Non
     for entry in log.sys_path:
         with contextlib.suppress(OSError):
             there |= {name.partition(".")[0] for name in os.listdir(entry)}
-    for name in {name.partition(".")[0] for name in log.imports} - there:
+    asked = (*log.imports, *(name for _, name, _ in log.sought))
+    for name in {name.partition(".")[0] for name in asked} - there:
         if name.startswith(("_", _OWN_PREFIX)):
             continue
         for distribution in _OTHER_NAMES.get(name, name).split():
@@ -221,23 +224,25 @@ def _module_name(path: str, search: Iterable[str]) -> str:
     return relative.removesuffix("/__init__").replace("/", ".")
 
 
-def _shadows(absent: set[str], path: str, search: list[str], places: Places) -> None:
+def _shadows(absent: set[str], path: str, search: list[str], places: Places, suffixes: Sequence[str]) -> None:
     """Add the paths that the import system prefers to a source file and did not find."""
     stem, _, suffix = path.rpartition(".")
     if suffix not in ("py", "pyc"):
         return
-    candidates = [stem + extension for extension in EXTENSION_SUFFIXES]
+    candidates = [stem + extension for extension in suffixes]
     if suffix == "pyc":
         candidates.append(f"{stem}.py")
     if not stem.endswith("/__init__"):
         candidates.append(f"{stem}/__init__.py")
     for number, entry in enumerate(search):
         if path.startswith(entry + "/"):
-            candidates += _preferred(path, entry, search[:number], places)
+            candidates += _preferred(path, entry, search[:number], places, suffixes)
     absent.update(candidate for candidate in candidates if not os.path.lexists(candidate))
 
 
-def _preferred(path: str, entry: str, earlier: list[str], places: Places) -> Iterator[str]:
+def _preferred(
+    path: str, entry: str, earlier: list[str], places: Places, suffixes: Sequence[str]
+) -> Iterator[str]:
     """Give what would be imported before a source file, were it found through one entry of the search path."""
     relative = path[len(entry) + 1 :]
     top = relative.partition("/")[0]
@@ -245,13 +250,13 @@ def _preferred(path: str, entry: str, earlier: list[str], places: Places) -> Ite
     while len(folder) > len(entry):  # a namespace package gives way to a package or module of its name
         if not os.path.lexists(f"{folder}/__init__.py"):
             yield from (f"{folder}/__init__.py", f"{folder}.py")
-            yield from (folder + extension for extension in EXTENSION_SUFFIXES)
+            yield from (folder + extension for extension in suffixes)
         folder = folder.rpartition("/")[0]
     name = top.partition(".")[0]
     for other in earlier:
         if other in places.site_directories:
             yield from (f"{other}/{name}", f"{other}/{name}.py")
-            yield from (f"{other}/{name}{extension}" for extension in EXTENSION_SUFFIXES)
+            yield from (f"{other}/{name}{extension}" for extension in suffixes)
         elif "/" in relative and places.is_ours(other + "/x") and os.path.isdir(f"{other}/{top}"):
             yield f"{other}/{relative}"  # a namespace package may have a portion in an earlier entry
 

@@ -15,6 +15,7 @@ The format of the log is described, and read, in ``agent_log.py`` of the tracer.
 
 from __future__ import annotations
 
+import _imp
 import os
 import posix
 import sys
@@ -23,7 +24,7 @@ import time
 from lichen_agent_log import ABSENT, LEVEL_STATUS, STATED, Log, absolute, guarded, mapped_files, open_flags
 
 NAMES_MAX = 200_000  # in a listing that is taken down name by name
-OWN_FILES = ("lichen_agent.py", "lichen_agent_log.py", "lichen_agent_looks.py", "lichen_agent_variables.py")
+OWN_FILES = tuple("lichen_agent%s.py" % part for part in ("", "_imports", "_log", "_looks", "_variables"))
 
 
 class Agent:
@@ -377,6 +378,7 @@ class Agent:
             "stdlib": self.stdlib,
             "pycache_prefix": sys.pycache_prefix,
             "path": self.named_path(),
+            "extensions": _imp.extension_suffixes(),
         }
         self.plain(b"H", repr(facts).encode("utf-8", "surrogateescape"))
 
@@ -409,11 +411,13 @@ def begin() -> None:
     if agent.preload:  # the library sees every open, at a tenth of the cost
         del agent.handlers["open"]
     agent.hello(forked=False)
+    import lichen_agent_imports
     import lichen_agent_looks
     import lichen_agent_variables
 
     lichen_agent_variables.watch(agent)
     lichen_agent_looks.watch(agent)
+    lichen_agent_imports.watch(agent)
     os.register_at_fork(after_in_child=agent.forked)
     import atexit
 

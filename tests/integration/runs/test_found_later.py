@@ -1,0 +1,105 @@
+"""What a first run looked for in vain, or by an unusual way, is there or another for the second: no answer of the first may stand."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.runs.conftest import Person
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="without a C compiler native programs are not watched"
+)
+
+
+def outcome(person: Person, *command: str) -> tuple[str, str]:
+    """Run a command; return whether it was answered, and what it printed."""
+    report = person.run("--exit-ok", "--", *command)
+    assert report["reusable"] or report["status"] == "hit", report.get("reasons")
+    return report["status"], person.output.strip()
+
+
+def check_miss(person: Person, name: str, content: str, before: str, after: str) -> None:
+    """Run ``main.py`` twice, write a file, run it again: the answer serves until then, and not after."""
+    command = (sys.executable, "main.py")
+    assert outcome(person, *command) == ("trained", before)
+    assert outcome(person, *command) == ("hit", before)
+    person.write(name, content)
+    assert outcome(person, *command) == ("trained", after)
+
+
+TRY = "try:\n    {}\n    print('fast')\nexcept ImportError:\n    print('slow')\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "made"),
+    [
+        ("from pk import fast", "pk/fast.py"),
+        ("import pk.fast", "pk/fast.py"),
+        ("import pk.fast", "pk/fast/__init__.py"),
+        ("import pk.fast", "pk/fast/data.txt"),
+        ("import importlib; importlib.import_module('pk.fast')", "pk/fast.py"),
+        ("import plain.fast", "plain/fast.py"),
+        ("import plain.fast", "other/plain/fast.py"),
+        ("import plain.m; assert 'other' in plain.m.__file__, 'no'", "plain/m.py"),
+    ],
+)
+def test_a_module_of_a_package_that_appears_later(person: Person, statement: str, made: str) -> None:
+    person.write("pk/__init__.py")
+    person.write("plain/mod.py")
+    person.write("other/plain/m.py")
+    text = f"import sys; sys.path.append('other'); import plain\n{TRY.format(statement)}"
+    if "assert" in statement:
+        text = f"import sys; sys.path.append('other'); import plain\n{statement.partition(';')[0]}\nprint('other' in plain.m.__file__)\n"
+        person.write("main.py", text)
+        check_miss(person, made, "", "True", "False")
+        return
+    person.write("main.py", text)
+    check_miss(person, made, "", "slow", "fast")
+
+
+def test_an_optional_part_asked_for_by_its_package(person: Person) -> None:
+    person.write(
+        "pk/__init__.py",
+        "try:\n    from . import _c as impl\nexcept ImportError:\n    from . import _py as impl\n",
+    )
+    person.write("pk/_py.py", "NAME = 'py'")
+    person.write("main.py", "import pk; print(pk.impl.NAME)")
+    check_miss(person, "pk/_c.py", "NAME = 'c'", "py", "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("zzz", "zzz.py"), ("pk.x", "pk/x.py"), ("pk.x", "pk/x/__init__.py")]
+)
+def test_a_module_that_was_only_asked_for(person: Person, name: str, made: str) -> None:
+    person.write("pk/__init__.py")
+    person.write("main.py", f"import importlib.util; print(importlib.util.find_spec({name!r}) is None)")
+    check_miss(person, made, "", "True", "False")
+    (person.directory / made).unlink()
+    if made.endswith("__init__.py"):
+        (person.directory / made).parent.rmdir()
+    assert outcome(person, sys.executable, "main.py") == ("hit", "True")
+
+
+def test_a_module_that_was_asked_for_and_is_gone(person: Person) -> None:
+    person.write("pk/__init__.py")
+    there = person.write("pk/x.py")
+    person.write("main.py", "import importlib.util; print(importlib.util.find_spec('pk.x') is None)")
+    assert outcome(person, sys.executable, "main.py") == ("trained", "False")
+    there.unlink()
+    assert outcome(person, sys.executable, "main.py") == ("trained", "True")
+
+
+def test_a_module_that_the_run_makes_itself_is_no_obstacle(person: Person) -> None:
+    person.write("pk/__init__.py")
+    text = "import importlib, pathlib\nimport pk\ntry:\n    import pk.made\nexcept ImportError:\n    pathlib.Path('pk/made.py').write_text('N = 1')\n    importlib.invalidate_caches()\nimport pk.made\nprint(pk.made.N)\n"
+    person.write("main.py", text)
+    assert outcome(person, sys.executable, "main.py") == ("trained", "1")
+    assert outcome(person, sys.executable, "main.py") == ("hit", "1")
+    Path(person.directory / "pk/made.py").unlink()
+    assert outcome(person, sys.executable, "main.py") == ("hit", "1")
