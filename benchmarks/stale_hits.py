@@ -7,8 +7,7 @@ hit. Some hits are really taken, and what they restore and print is compared too
 later states have more runs to be confused with. Of the misses, those count as missed hits whose outcome some recorded run has; they
 are told by class of mutation and by the section of the manifest that differed.
 
-A second part edits inputs *while* a recorded run is reading them: what is then recorded as reusable must equal the truth of the state
-that is on disk.
+A second part edits inputs *while* a recorded run is under way, at moments that are certain: see `stale_edits`.
 
 Interrupted, the campaign goes on where it was when it is started again with the same ``--resume`` file. ``--each`` tries every mutation
 of every script once instead of choosing at random.
@@ -18,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -33,10 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import commit, write_result
-from stale_corpus import CASES, HEAD, MODULE, Case, write_text
+from stale_corpus import CASES, Case
+from stale_edits import MOMENTS, SCRIPTS, edits_during_runs
 from stale_hostile import HOSTILE
 from stale_mutations import IRRELEVANT, mutations_of
-from stale_scene import Scene, Told, Truth
+from stale_scene import Scene, Told, Truth, campaign_environment
 
 _TAKEN_SHARE = 0.15  # of the hits, which are really taken
 _RECORDED_SHARE = 0.08  # of the misses, after which the new state is recorded
@@ -137,17 +135,7 @@ def take(scene: Scene, labels: list[str], truth: Truth, tally: Tally) -> None:
 
 def make_scene(case: Case, root: Path, seed: str) -> Scene:
     """Lay a case out."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LICHEN_", "XDG_", "PYTHON"))
-        and name not in ("VIRTUAL_ENV", "LD_LIBRARY_PATH")
-    }
-    environment |= {
-        "LICHEN_HOME": str(root / "lichen-home"),
-        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
-    }
-    scene = Scene(case, root, random.Random(seed), environment)
+    scene = Scene(case, root, random.Random(seed), campaign_environment(root))
     scene.lay_out()
     return scene
 
@@ -211,72 +199,39 @@ def run_case(
     return tally
 
 
-def edits_during_runs(root: Path, count: int, seed: int) -> Tally:
-    """Edit an input while a recorded run reads it slowly."""
+def try_edits(root: Path, first: int, count: int, seed: int, names: Collection[str] = ()) -> Tally:
+    """Edit inputs while recorded runs are under way, and count what came of it by moment.
+
+    Args:
+        root: Directory to work in; it is removed.
+        first: Number of the first edit.
+        count: How many.
+        seed: Of the random choices.
+        names: Only these scripts; all of them when empty.
+    """
     tally = Tally()
-    body = (
-        "import time\nfirst = open('d.txt').read()\ntime.sleep(0.25)\nfrom helper import f\nsecond = open('d.txt').read()\n"
-        "time.sleep(0.1)\nsave(first, second, f(1), sorted(os.listdir('items')), os.path.exists('flag'))\n"
-    )
-    case = Case(
-        "edited", ("main.py",), {"main.py": HEAD + body, "helper.py": MODULE},
-        data={"d.txt": write_text, "items/x.txt": write_text}, listed=("items",),
-    )  # fmt: skip
-    scene = make_scene(case, root, f"{seed}/edits")
-    for number in range(count):
-        target, content = scene.rng.choice(
-            [
-                ("d.txt", f"edited {number}"),
-                ("helper.py", MODULE.replace("K = 1", f"K = {number + 2}")),
-                (f"items/{number}.txt", "new"),
-                ("main.py", case.code["main.py"] + f"# {number}\n"),
-                ("flag", None if scene.path("flag").exists() else "set"),
-            ]
-        )
-        by_rename, back_again = scene.rng.random() < 0.3, scene.rng.random() < 0.2
-        delay = scene.rng.uniform(0.2, 1.8)
-        editor = threading.Thread(
-            target=_edit,
-            args=(scene.path(target), content, delay),
-            kwargs={"by_rename": by_rename, "back_again": back_again},
-        )
-        editor.start()
-        told = scene.record()
-        editor.join()
-        tally.counts["edited during the run"] += 1
-        tally.counts[f"edited during the run: {'reusable' if told['reusable'] else 'not reusable'}"] += 1
+    for scene, edit, told in edits_during_runs(root, first, count, seed, names):
         answer, truth = scene.ask(), scene.truth()
-        if answer.kind == "hit" and (answer.promised, answer.exit_status) != (truth.made, truth.exit_status):
-            tally.wrong.append(
-                {
-                    "script": "edited during the run",
-                    "mutations": [target],
-                    "record": answer.record,
-                    "by": f"after {delay:.3f} s",
-                }
+        is_wrong = answer.kind == "hit" and (answer.promised, answer.exit_status) != (
+            truth.made,
+            truth.exit_status,
+        )
+        came = "wrong hit" if is_wrong else "right hit" if answer.kind == "hit" else "miss"
+        counter = tally.classes.setdefault(f"edited {MOMENTS[edit.moment]}", Counter())
+        counter.update(
+            ["edits", came, "recorded as reusable" if told["reusable"] else "recorded as not reusable"]
+        )
+        if edit.back is not None:
+            counter["taken back " + ("at once" if edit.back == edit.moment else MOMENTS[edit.back])] += 1
+        tally.counts["edits during runs"] += 1
+        if is_wrong:
+            how = f"{edit.target} {edit.way} {MOMENTS[edit.moment]}" + (
+                f", taken back {MOMENTS[edit.back]}" if edit.back else ""
             )
-    shutil.rmtree(root)
+            tally.wrong.append(
+                {"script": scene.case.name, "mutations": [how], "record": answer.record, "by": "look-up"}
+            )
     return tally
-
-
-def _edit(path: Path, content: str | None, delay: float, *, by_rename: bool, back_again: bool) -> None:
-    time.sleep(delay)
-    before = path.read_bytes() if path.exists() else None
-    _put(path, content.encode() if content is not None else None, by_rename=by_rename)
-    if back_again:
-        time.sleep(0.05)
-        _put(path, before, by_rename=by_rename)
-
-
-def _put(path: Path, content: bytes | None, *, by_rename: bool) -> None:
-    if content is None:
-        path.unlink(missing_ok=True)
-    elif by_rename:
-        new = path.parent.parent / f"{path.name}.new"
-        new.write_bytes(content)
-        new.replace(path)
-    else:
-        path.write_bytes(content)
 
 
 def jobs_of(arguments: argparse.Namespace) -> dict[str, tuple[Case | None, int]]:
@@ -284,7 +239,9 @@ def jobs_of(arguments: argparse.Namespace) -> dict[str, tuple[Case | None, int]]
     cases = [case for case in (*CASES, *HOSTILE) if not arguments.cases or case.name in arguments.cases]
     share, rest = divmod(arguments.trials, max(1, len(cases)))
     units: dict[str, tuple[Case | None, int]] = {
-        case.name: (case, share + (number < rest)) for number, case in enumerate(cases)
+        case.name: (case, share + (number < rest))
+        for number, case in enumerate(cases)
+        if arguments.trials or arguments.each
     }
     for number in range(0, arguments.edits, 20):
         units[f"edits {number}"] = (None, min(20, arguments.edits - number))
@@ -292,15 +249,19 @@ def jobs_of(arguments: argparse.Namespace) -> dict[str, tuple[Case | None, int]]
 
 
 def work(
-    name: str, case_name: str | None, count: int, seed: int, each: bool, classes: Collection[str]
+    name: str, case_name: str | None, count: int, arguments: argparse.Namespace
 ) -> tuple[str, dict[str, Any]]:
     """Do one unit in a process of its own."""
+    seed = arguments.seed
     place = Path(tempfile.mkdtemp(prefix="lichen-stale-"))
     try:
         if case_name is None:
-            return name, edits_during_runs(place / "w", count, seed + int(name.split()[1])).to_json()
+            edited = [script.name for script in SCRIPTS if script.name in (arguments.cases or ())]
+            return name, try_edits(place / "w", int(name.split()[1]), count, seed, edited).to_json()
         case = next(case for case in (*CASES, *HOSTILE) if case.name == case_name)
-        return name, run_case(case, place / "w", count, seed, each=each, classes=classes).to_json()
+        return name, run_case(
+            case, place / "w", count, seed, each=arguments.each, classes=arguments.classes
+        ).to_json()
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -326,7 +287,7 @@ def read_progress(path: Path | None, arguments: argparse.Namespace) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=2_000)
-    parser.add_argument("--edits", type=int, default=60, help="edits during recorded runs")
+    parser.add_argument("--edits", type=int, default=120, help="edits during recorded runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--each", action="store_true", help="every mutation of every script once")
     parser.add_argument("--classes", nargs="*", default=[], help="only these classes of mutation")
@@ -352,17 +313,7 @@ def main() -> None:
                     left.clear()
                     break
                 case, count = units[name]
-                waiting[
-                    pool.submit(
-                        work,
-                        name,
-                        case.name if case else None,
-                        count,
-                        arguments.seed,
-                        arguments.each,
-                        arguments.classes,
-                    )
-                ] = name
+                waiting[pool.submit(work, name, case.name if case else None, count, arguments)] = name
             for future in as_completed(list(waiting)):
                 name = waiting.pop(future)
                 try:
@@ -402,6 +353,7 @@ def main() -> None:
 NOTES = (
     "The truth of each state is learnt by running the plain command in the mutated world; that of a state already seen is remembered.",
     "A trial applies one or two mutations; in the table of classes a trial of two counts for both.",
+    "Classes that begin with `edited` are edits while a recorded run was under way, by the moment at which the edit fell for certain.",
 )
 
 if __name__ == "__main__":

@@ -28,6 +28,18 @@ _PLACES = {"@": "outside", "~": "home", "%": "bin"}
 _SECONDS_MAX = 120
 
 
+def campaign_environment(root: Path) -> dict[str, str]:
+    """Variables that a scene in a directory starts from: nothing of this campaign's own Lichen, XDG or Python ones."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LICHEN_", "XDG_", "PYTHON"))
+        and name not in ("VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    }
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return {**kept, "LICHEN_HOME": str(root / "lichen-home"), "XDG_CACHE_HOME": cache}
+
+
 @dataclass(frozen=True)
 class Truth:
     """What the plain command does in one state of its world.
@@ -180,12 +192,12 @@ class Scene:
         if not report.exists():
             raise RuntimeError(f"{self.case.name}: {done.stderr}")
         told: dict[str, object] = json.loads(report.read_text())
-        return {**told, "made": self.outcome(), "printed": _digest(done.stdout.encode())}
+        return {**told, "made": self.outcome(), "printed": digest(done.stdout.encode())}
 
     def state(self) -> str:
         """Digest everything a script can see of its scene: names, contents, links, modes and times of files, and variables."""
         self.clear_outputs()
-        digest = hashlib.sha256(repr(sorted(self.variables.items())).encode())
+        hashed = hashlib.sha256(repr(sorted(self.variables.items())).encode())
         for name in ("project", "outside", "home", "bin", "env", "stdin.txt"):
             root = self.root / name
             for path in (root, *sorted(root.rglob("*"))):
@@ -199,8 +211,8 @@ class Scene:
                     content = path.read_bytes()
                     if self.case.sees_times:
                         content += str(info.st_mtime_ns).encode()
-                digest.update(f"{path.relative_to(self.root)}\0{info.st_mode}\0".encode() + content + b"\0")
-        return digest.hexdigest()
+                hashed.update(f"{path.relative_to(self.root)}\0{info.st_mode}\0".encode() + content + b"\0")
+        return hashed.hexdigest()
 
     def truth(self) -> Truth:
         """Return what the plain script does in this state; run once for each state."""
@@ -217,7 +229,7 @@ class Scene:
                 self.command(), cwd=self.project, env={**self.full_environment(), "PYTHONDONTWRITEBYTECODE": "1"},
                 capture_output=True, stdin=given, check=False, timeout=_SECONDS_MAX,
             )  # fmt: skip
-        truth = Truth(done.returncode, self.outcome(), _digest(done.stdout))
+        truth = Truth(done.returncode, self.outcome(), digest(done.stdout))
         self.clear_outputs()
         return truth
 
@@ -226,7 +238,7 @@ class Scene:
         result = self.project / "out" / "result.txt"
         if not result.exists():
             return "nothing"
-        return _digest(result.read_bytes())
+        return digest(result.read_bytes())
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -265,5 +277,6 @@ class Scene:
         return Told("hit", answer.run.index, made.hex() if made else "nothing", answer.run.exit_status or 0)
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -87,3 +87,19 @@ def test_random_changes_and_edits_during_runs() -> None:
     assert counts["edited during the run"] == 2
     assert counts["right hit"] + counts["right miss"] > 15
     assert figures["scripts_that_may_not_answer"] == {}
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "script", ["edited_names", "edited_size", "edited_link_resolved", "edited_link_read", "edited_mapping"]
+)
+def test_an_edit_during_a_run_at_any_moment_makes_no_wrong_hit(script: str) -> None:
+    figures = campaign("--trials", "0", "--edits", "8", "--seed", "11", "--cases", script)
+    assert figures["counts"]["edits during runs"] == 8
+    moments = {label: counter["edits"] for label, counter in figures["classes"].items()}
+    assert moments == {
+        "edited before the first open": 2,
+        "edited between open and end": 2,
+        "edited after the last read": 2,
+        "edited after the exit": 2,
+    }

@@ -236,18 +236,24 @@ class AccessTable:
         if record.type == ABSENT:
             self._miss(path, record.means)
         elif record.flags == LEVEL_LINK:
-            self._follow(path)
+            self._follow(path, is_link=record.type == _LINK)
         elif not self._is_owned(path):
             self._note("stat", path, record.stat, record.means, _DETAILS.get(record.flags, "status"))
 
-    def _follow(self, path: str) -> None:
-        """The target of a link was read, or a path was resolved: every link on the way counts."""
+    def _follow(self, path: str, *, is_link: bool) -> None:
+        """The target of a link was read, or a path was resolved: every link on the way counts.
+
+        Args:
+            path: What was followed.
+            is_link: It was a link itself at that time, whatever it is now.
+        """
         end = 0
         while end != len(path):
             end = path.find("/", end + 1)
             end = end if end > 0 else len(path)
             part = path[:end]
-            if os.path.islink(part) and self.places.is_ours(part) and not self._is_owned(part):
+            was_link = os.path.islink(part) or (is_link and part == path)
+            if was_link and self.places.is_ours(part) and not self._is_owned(part):
                 self.links.add(part)
 
     def _list(self, path: str, record: Record) -> None:

@@ -128,6 +128,8 @@ class _Observer:
             self._take_absent(kinds["absent"], name)
         if "list" in kinds:
             self.listed[name] = kinds["list"]
+        if "stat" in kinds and not kinds.keys() & {"write", "append", "update"}:
+            self._check_looked_at(seen.path, name, kinds["stat"])
         if "stat" in kinds and kinds["stat"].detail in ("mode", "times") and "write" not in kinds:
             self.present[name] = self.surroundings.status_of(name, times=kinds["stat"].detail == "times")
         elif "stat" in kinds and not kinds.keys() & {"read", "absent", "list", "exec"}:
@@ -140,6 +142,42 @@ class _Observer:
                 )
         if kinds.keys() & {"write", "append", "update"}:
             self._take_written(seen, name)
+
+    def _check_looked_at(self, path: str, name: str, look: Access) -> None:
+        """Make sure that what was looked at is what stands there now; what was only looked at is described as it is now."""
+        first = look.stat
+        try:
+            info = os.stat(path)  # noqa: PTH116 - there can be 100,000
+        except OSError:
+            if first is None:
+                self.absent.add(name)  # what the look found is not known
+            else:
+                self.blame("inputs-changed", f"{name} was looked at and is gone")
+            return
+        if first is None:
+            return
+        is_file = stat.S_ISREG(info.st_mode)
+        same = (first.device, first.inode) == (info.st_dev, info.st_ino)
+        if is_file and look.detail in ("mode", "times"):
+            same = _unchanged(first, info)
+        elif is_file:
+            same = same and first.size_bytes == info.st_size
+        if not same:
+            self.blame("inputs-changed", f"{name} changed after the run had looked at it")
+
+    def take_link(self, path: str) -> None:
+        """Note where a link points, and make sure that it did so all the time."""
+        name = self.surroundings.project.name_of(path)
+        if name in self.present:
+            return
+        try:
+            info = os.lstat(path)
+        except OSError:
+            self.blame("inputs-changed", f"the link {name} was followed and is gone")
+            return
+        if not stat.S_ISLNK(info.st_mode) or info.st_ctime_ns >= self.started_ns - _CLOCK_SLACK_NS:
+            self.blame("inputs-changed", f"the link {name} was changed by something else during the run")
+        self.present[name] = self.surroundings.link_of(name)
 
     def _check_version_control(self, seen: _Path, name: str) -> None:
         """Blame a change of what version control keeps: a hit would not make it."""
@@ -390,8 +428,7 @@ def _take_links(observer: _Observer) -> None:
     inputs = itertools.chain(observer.plain_paths, map(project.path_of, names))
     for link in find_links(surroundings, inputs, observer.plain_by_directory):
         if not project.is_ignored(link):
-            name = project.name_of(link)
-            observer.present[name] = surroundings.link_of(name)
+            observer.take_link(link)
 
 
 def _take_link(observer: _Observer, path: str) -> None:
@@ -399,8 +436,7 @@ def _take_link(observer: _Observer, path: str) -> None:
     project = observer.surroundings.project
     leads_home = f"{project.root}/".startswith(f"{os.path.realpath(path)}/")
     if not project.is_ignored(path) and not (leads_home and not project.contains(path)):
-        name = project.name_of(path)
-        observer.present[name] = observer.surroundings.link_of(name)
+        observer.take_link(path)
 
 
 def _take_declared_outputs(observer: _Observer, declared: tuple[str, ...]) -> None:
