@@ -155,8 +155,8 @@ def _how_to_take(answer: Answer, trust: Sequence[str]) -> str:
     assert answer.run is not None
     if answer.kind == "same-work":
         return "not taken: it differs in its seed; --accept same-work takes such answers"
-    if answer.disputed:
-        return f"not taken: {answer.note}; --accept disputed takes it all the same"
+    if answer.takes:
+        return f"not taken: {answer.note}; --accept {answer.takes} takes it all the same"
     if answer.run.member not in trust:
         names = ",".join((*trust, answer.run.member))
         return f"not taken: {answer.note}; to take such answers: lichen config set reuse.trust {names}"

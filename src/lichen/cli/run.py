@@ -41,7 +41,7 @@ def request_options(function: Any) -> Any:
         click.option("--env", multiple=True, metavar="NAME", help="Variable that the result depends on. Repeatable."),
         click.option("--ignore", multiple=True, metavar="PATTERN", help="Paths that are neither input nor output, as in .lichenignore. Repeatable."),
         click.option("--seed", multiple=True, metavar="NAME", help="Option or variable that is only a seed. Repeatable."),
-        click.option("--accept", multiple=True, type=click.Choice(["same-work", "disputed"]), help="Take such answers too: equal but for the seed, or with different outputs on record."),
+        click.option("--accept", multiple=True, type=click.Choice(["same-work", "disputed", "flagged"]), help="Take such answers too: equal but for the seed, with different outputs on record, or flagged by somebody you trust."),
     )  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -259,6 +259,7 @@ def _run_unrecorded(
 
 def _estimate(workspace: Workspace, request: RunRequest, narrator: TerminalNarrator) -> int:
     from lichen.cli.narrator import answer_lines, found_line, now_unix_ms
+    from lichen.runs.reuse.objections import objection_lines
     from lichen.runs.session import ask, prepare
 
     command, surroundings = prepare(workspace, request)
@@ -267,6 +268,8 @@ def _estimate(workspace: Workspace, request: RunRequest, narrator: TerminalNarra
         narrator.warning(warning)
     if answer.kind == "hit":
         narrator.say(found_line(answer, now_unix_ms()))
+        for line in objection_lines(answer):
+            narrator.warning(line)
         return 0
     trust = workspace.user.get_list("reuse.trust")
     for line in answer_lines(answer, nearest, estimate, trust=trust, now_unix_ms=now_unix_ms()):

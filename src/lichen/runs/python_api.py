@@ -71,7 +71,7 @@ def run(
         out: Outputs that results of others may be restored to; yours are restored to where they were.
         env: Names of variables it depends on.
         target: Least value by metric name, or greatest for a name that ends in ``<``; missing it makes the run ``missed``.
-        accept: Answers to take beyond your policy: ``same-work``, ``disputed``.
+        accept: Answers to take beyond your policy: ``same-work``, ``disputed``, ``flagged``.
         ledger: Ledger directory; found as `lichen run` finds it when None.
         zone: Grid zone of this machine.
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.runs.process.supervise import Outcome
     from lichen.runs.reuse.lookup import Answer, Nearest
+    from lichen.runs.reuse.objections import Objection
 
 __all__ = ["Estimate", "Narrator", "RunRequest", "RunResult", "SilentNarrator"]
 
@@ -31,7 +32,7 @@ class RunRequest:
         target: Least (or, with ``<``, greatest) value by metric name.
         metrics_file: JSON file the script writes its metrics to.
         patterns: Metric names with the expression to find each in the output.
-        accept: Classes taken beyond the policy: ``same-work``, ``disputed``.
+        accept: Classes taken beyond the policy: ``same-work``, ``disputed``, ``flagged``.
         repeat: How often equal work is wanted.
         rerun: Do not ask the ledger.
         exit_ok: A nonzero exit status is a finished run too.
@@ -101,6 +102,7 @@ class RunResult:
         receipt: Text of the receipt; None when the record is spooled.
         author: Member who made the run.
         answer: What the ledger said.
+        objections: Flags and disputes on record against the answer, its outputs or its data.
         outputs: Manifest names of the outputs made or restored.
         manifest_cid: CID text of the manifest.
         missed_target: Which metric missed its target, in words.
@@ -123,6 +125,7 @@ class RunResult:
     receipt: str | None = None
     author: str | None = None
     answer: Answer | None = None
+    objections: Sequence[Objection] = ()
     outputs: Sequence[str] = ()
     manifest_cid: str | None = None
     missed_target: str | None = None
@@ -156,6 +159,7 @@ class RunResult:
             "missed_target": self.missed_target,
             "exit_status": self.exit_status,
             "author": self.author,
+            "objections": [objection.to_json() for objection in self.objections],
             "outputs": list(self.outputs),
             "manifest": self.manifest_cid,
             "receipt": self.receipt,

@@ -25,6 +25,7 @@ from lichen.runs.reuse.lookup import (
     nearest_runs,
     runs_by,
 )
+from lichen.runs.reuse.objections import weigh_objections
 from lichen.runs.reuse.restore import plan_restore
 from lichen.runs.work.command import Command
 from lichen.runs.work.concealment import Concealer
@@ -95,7 +96,10 @@ def ask(
     workspace: Workspace, request: RunRequest, command: Command, surroundings: Surroundings
 ) -> tuple[Answer, Sequence[Nearest], Estimate | None]:
     """Ask the ledger; on anything but a hit also say what is near and what the run is likely to cost."""
-    answer = look_up(workspace, command, surroundings, reuse_policy(workspace, request))
+    policy = reuse_policy(workspace, request)
+    answer = look_up(workspace, command, surroundings, policy)
+    if answer.kind == "hit":
+        weigh_objections(workspace, answer, policy)
     if answer.kind == "hit":
         return answer, (), None
     return (

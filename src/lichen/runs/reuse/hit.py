@@ -17,6 +17,7 @@ from lichen.runs.records.record import outputs_digest, reuse_statement
 from lichen.runs.request import RunResult
 from lichen.runs.reuse.asked import metrics_asked, recorded_output
 from lichen.runs.reuse.lookup import EarlierRun
+from lichen.runs.reuse.objections import objection_lines
 from lichen.runs.reuse.restore import plan_restore, restore
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def take_hit(
     assert manifest is not None
     run, receipt = verify_answer(workspace, answer)
     answer = replace(answer, run=run)  # from here on nothing is told or booked that the entry does not say
+    for line in objection_lines(answer):
+        narrator.warning(line)
     plan = plan_restore(workspace, manifest, own=run.member == workspace.member, declared=declared_outputs)
     if plan.missing:
         narrator.warning(
@@ -161,6 +164,7 @@ def take_hit(
         receipt=receipt,
         author=run.member,
         answer=answer,
+        objections=answer.objections,
         outputs=[output.name for output in manifest.outputs],
         manifest_cid=run.manifest_cid,
     )

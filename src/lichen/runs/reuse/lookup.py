@@ -25,6 +25,7 @@ from lichen.runs.workspace.project import PROJECT_MARK
 if TYPE_CHECKING:
     import sqlite3
 
+    from lichen.runs.reuse.objections import Objection
     from lichen.runs.work.command import Command
     from lichen.runs.workspace.workspace import Workspace
 
@@ -110,7 +111,7 @@ class ReusePolicy:
         member: Whose own results are always taken.
         trust: Other authors whose results are taken.
         agree: How many trusted authors must have equal outputs before one of them is taken.
-        accept: Extra classes the user accepts: ``same-work`` and ``disputed``.
+        accept: Extra classes the user accepts: ``same-work``, ``disputed`` and ``flagged``.
     """
 
     member: str
@@ -155,6 +156,8 @@ class Answer:
         parts: Parts computed now for the most recent shape; None when the request is new.
         level: ``exact`` or ``same-work``.
         disputed: Whether equal work with different outputs is on record.
+        objections: Flags and disputes that concern a hit.
+        takes: What to accept for an offer to be taken, where that is not the trust in its author.
     """
 
     kind: str
@@ -166,6 +169,8 @@ class Answer:
     parts: Mapping[str, str] | None = None
     level: str = "exact"
     disputed: bool = False
+    objections: Sequence[Objection] = ()
+    takes: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -375,7 +380,12 @@ def _choose(
         return Answer("offer", run, manifest, note=note, disputed=disputed)
     if disputed and "disputed" not in policy.accept:
         return Answer(
-            "offer", run, manifest, note="equal work with different outputs is on record", disputed=True
+            "offer",
+            run,
+            manifest,
+            note="equal work with different outputs is on record",
+            disputed=True,
+            takes="disputed",
         )
     agreeing = {other.member for other, theirs in trusted if _outcome(theirs) == _outcome(manifest)}
     if len(agreeing) < policy.agree:

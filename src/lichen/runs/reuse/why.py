@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lichen.runs.reuse.objections import objection_lines
 from lichen.runs.session import ask, prepare
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Explanation:
             "kind": self.kind,
             "lines": list(self.lines),
             "record": self.answer.run.index if self.answer.run else None,
+            "objections": [objection.to_json() for objection in self.answer.objections],
             "compared": self.answer.compared.index if self.answer.compared else None,
             "difference": difference.__dict__ if difference else None,
             "nearest": [
@@ -74,7 +76,8 @@ def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> 
     run = answer.run
     if answer.kind == "hit" and run is not None:
         return [
-            f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now."
+            f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now.",
+            *(f"{line}." for line in objection_lines(answer)),
         ]
     if answer.kind == "offer" and run is not None:
         return [f"entry {run.index} by {run.member} is equal work, but {answer.note}."]
