@@ -66,7 +66,7 @@ class Appender:
     Args:
         log: The file.
         log_key: Signs seals and checkpoints.
-        high_water: Raised after each commit that sealed; None where no mark is kept.
+        high_water: Raised after each commit; None where no mark is kept.
         now_ms: Clock, in milliseconds since 1970.
 
     Attributes:
@@ -155,7 +155,7 @@ class Appender:
                 log.refresh()
                 log.catch_up()
                 log.tree()
-                seal_before = log.last_seal
+                size_before = log.size
                 if len(candidates) > 1:
                     log.expect_payloads([each.digest for each in candidates if isinstance(each, _Candidate)])
                 results = [
@@ -167,7 +167,7 @@ class Appender:
             log.undone()
             raise
         log.committed()
-        if log.last_seal is not seal_before:
+        if log.size != size_before:
             self.raise_mark()
         return results
 
@@ -384,7 +384,6 @@ class Appender:
         if self._high_water is None:
             return
         try:
-            with self._log.database.read():
-                self._high_water.raise_to(self._log.mark())
+            self._high_water.raise_to(self._log.high_water())
         except StorageError as problem:
             self.high_water_problem = problem

@@ -1,13 +1,15 @@
-"""How far a ledger was when a key on this machine last signed for it.
+"""How far a ledger was when something was last acknowledged or signed for on this machine.
 
 A ledger restored from an old backup looks whole. Signing on top of it would give two different entries the same index
-under one signature, which no later explanation undoes. So the highest checkpoint signed is kept outside the ledger's
-directory, beside the user's keys, and looked at before anything is signed.
+under one signature, which no later explanation undoes. And a ledger whose write-ahead log was cut looks whole, too, while
+entries that no seal covers yet, and that somebody was told are durable, are gone. So size and root behind the newest commit are
+kept outside the ledger's directory, beside the user's keys, and looked at before anything is signed.
 
 Rules upheld here:
 
-* The mark is written after the commit it tells of, so it is never ahead of the ledger; after a power cut it may be behind,
-  which costs nothing but sharpness.
+* The mark is written after the commit it tells of, so it is never ahead of the ledger. It is handed to the operating system and not
+  waited for, since an append waits for the disk once: a process that is killed loses nothing of it; after a power cut it may be
+  behind, which costs nothing but sharpness.
 * It only rises, also when several processes write it.
 * A torn write loses at most the newest mark: two lines are written in turn, each with its own check.
 
@@ -41,7 +43,7 @@ _LINE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A checkpoint that was signed here.
+    """How far a log was: a commit that was acknowledged here, or a checkpoint that was signed here.
 
     Attributes:
         size: Tree size.
@@ -80,7 +82,7 @@ class HighWater:
         self._descriptor: int | None = None
 
     def read(self) -> Mark | None:
-        """The highest mark, or None when this machine never signed for the ledger.
+        """The highest mark, or None when this machine never wrote to the ledger.
 
         Raises:
             StorageError: The file cannot be read.
@@ -120,7 +122,7 @@ class HighWater:
         """Write a mark, unless a higher one is there.
 
         Args:
-            mark: A checkpoint whose entries are durable.
+            mark: Of entries that are durable.
 
         Raises:
             StorageError: The file cannot be written.
@@ -177,7 +179,8 @@ def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
     remedy = "put the newer ledger back; if it is lost, start a fork that says so: `lichen init --fork-from` this ledger"
     if size < mark.size:
         raise RollbackError(
-            f"this ledger has {size} entries, but {mark.size} were signed for on this machine: it is an older copy",
+            f"this ledger has {size} entries, but {mark.size} were signed for or acknowledged on this machine: it is an older"
+            " copy, or its last entries were lost",
             expected=mark.size,
             calculated=size,
             remedy=remedy,

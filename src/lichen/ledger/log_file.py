@@ -433,9 +433,13 @@ class LogFile:
             ) from error
 
     def mark(self) -> Mark:
-        """The newest checkpoint, as a high-water mark."""
+        """The newest checkpoint."""
         row = self.last_checkpoint
         return Mark(0, EMPTY_ROOT) if row is None else Mark(row.index + 1, row.root)
+
+    def high_water(self) -> Mark:
+        """All entries, sealed or not, as a high-water mark; right behind the commit that made them durable."""
+        return Mark(self.size, self.tree().root())
 
     def checkpoint_of(self, row: SealRow) -> Checkpoint:
         """What the log committed to after a seal."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.errors import RollbackError, StorageError, VerificationError
+from lichen.errors import Rejected, RollbackError, StorageError, VerificationError
 from lichen.ledger.high_water import HighWater, Mark
 
 
@@ -20,16 +20,49 @@ def mark_file(site, ledger):
 
 
 class TestLedger:
-    def test_it_stands_at_the_newest_checkpoint(self, site, ledger):
+    def test_it_stands_at_the_newest_entry_that_was_acknowledged(self, site, ledger):
         water = HighWater(site.home, ledger.id)
         assert water.read() == Mark(2, ledger.root_at(2))
-        ledger.append(site.entry(ledger))
-        assert water.read().size == 2
+        entry = site.entry(ledger)
+        ledger.append(entry)
+        assert water.read() == Mark(3, ledger.root_at(3))
+        with pytest.raises(Rejected):
+            ledger.append(entry)
+        assert water.read().size == 3
         ledger.append(site.entry(ledger), seal=True)
         assert water.read() == Mark(5, ledger.root_at(5))
-        ledger.append(site.entry(ledger))
+        ledger.append_many(site.entries(ledger, 300))
+        assert water.read() == Mark(305, ledger.root_at(305))
         ledger.close()
-        assert water.read().size == 7
+        assert water.read().size == 306
+
+    @pytest.mark.parametrize("kept", [0, 1, 4])
+    def test_acknowledged_entries_that_were_lost_with_the_write_ahead_log_are_missed(
+        self, site, ledger, tmp_path, kept
+    ):
+        ledger._log.database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        wal = site.path.with_name(site.path.name + "-wal")
+        ends = [0]
+        for _ in range(5):
+            ledger.append(site.entry(ledger))
+            ends.append(wal.stat().st_size)
+        copies = [tmp_path / "whole", tmp_path / "cut"]
+        for copy in copies:
+            copy.mkdir()
+            for name in (site.path.name, wal.name):
+                shutil.copy(site.directory / name, copy)
+        with (copies[1] / wal.name).open("r+b") as file:
+            file.truncate(ends[kept])
+        whole, cut = (type(site)(copy, site.home, site.log_key, site.alice) for copy in copies)
+        assert whole.open().size == 7
+        with pytest.raises(
+            RollbackError, match=rf"has {2 + kept} entries, but 7 were signed for or acknowledged"
+        ):
+            cut.open()
+        reading = cut.open(read_only=True)
+        assert reading.size == 2 + kept
+        for opened in (*whole.open_ledgers, *cut.open_ledgers):
+            opened.close()
 
     def test_an_older_copy_is_refused_with_a_remedy(self, site, ledger, tmp_path):
         ledger.append(site.entry(ledger))
