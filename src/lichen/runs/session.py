@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from lichen.errors import LichenError, StorageError, UsageError
+from lichen.errors import LichenError, Rejected, StorageError, UsageError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
 from lichen.runs.process.standard_input import describe_standard_input
 from lichen.runs.queries.views import is_digest
@@ -420,8 +420,10 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
         narrator.warning(f"spooled records go on waiting: {error}")
         return 0
 
-    def append(payload: bytes) -> None:
-        workspace.ledger.append_signed(Statement.from_bytes(payload), workspace.identity.key, seal=True)
+    def append(payloads: Sequence[bytes]) -> list[Rejected | None]:
+        statements = [Statement.from_bytes(payload) for payload in payloads]
+        results = workspace.ledger.append_all_signed(statements, workspace.identity.key, seal=True)
+        return [result if isinstance(result, Rejected) else None for result in results]
 
     def store(output: SpooledOutput) -> None:
         store_left_over(workspace, output)

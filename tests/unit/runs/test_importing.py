@@ -11,6 +11,7 @@ import pytest
 
 from lichen.crypto.sealed import open_bytes
 from lichen.errors import LichenError, NotALedgerError, Rejected, UsageError, VerificationError
+from lichen.runs.keeping import importing
 from lichen.runs.keeping.importing import ImportReport, import_ledger, source_workspace, verify_evidence
 from lichen.runs.keeping.setup import create_ledger
 from lichen.runs.keeping.verify import verify_ledger
@@ -145,23 +146,41 @@ def test_importing_again_changes_nothing(solo: Clinic, team: Opened):
 
 def test_an_interrupted_import_is_completed(solo: Clinic, team: Opened, monkeypatch: pytest.MonkeyPatch):
     target = team("private")
-    real, count = type(target.ledger).append_signed, [0]
+    real, counts = type(target.ledger).append_all_signed, []
 
-    def failing(self, *arguments, **options):
-        count[0] += 1
-        if count[0] == 4:
+    def failing(self, statements, key, **options):
+        if counts:
             raise KeyboardInterrupt
-        return real(self, *arguments, **options)
+        counts.append(len(statements))
+        return real(self, statements, key, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(type(target.ledger), "append_signed", failing)
+        patch.setattr(importing, "TOGETHER_COUNT", 2)
+        patch.setattr(type(target.ledger), "append_all_signed", failing)
         taken_over(solo, target)
     target.close()
     target = team("private")
     report = taken_over(solo, target)
-    assert report.known == 3
-    assert sum(report.imported.values()) == 3
+    assert 1 <= counts[0] <= 2
+    assert report.known == counts[0]
+    assert sum(report.imported.values()) == 6 - counts[0]
     assert verify_evidence(target, report.evidence).record_count == 6
+
+
+def test_records_are_appended_together_except_where_one_names_another(
+    solo: Clinic, team: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    target = team("private")
+    real, batches = type(target.ledger).append_all_signed, []
+
+    def noting(self, statements, key, **options):
+        batches.append(len(statements))
+        return real(self, statements, key, **options)
+
+    monkeypatch.setattr(type(target.ledger), "append_all_signed", noting)
+    report = taken_over(solo, target)
+    assert sum(batches) == sum(report.imported.values()) == 6
+    assert len(batches) < 6
 
 
 def test_only_what_is_new_is_added_later(solo: Clinic, team: Opened):

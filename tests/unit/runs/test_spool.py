@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,22 @@ class Ledger:
 
     def __init__(self, fails: Exception | None = None) -> None:
         self.records: list[bytes] = []
+        self.batches: list[int] = []
         self.fails = fails
 
-    def append(self, record: bytes) -> None:
-        if self.fails is not None:
+    def append(self, records: Sequence[bytes]) -> list[Rejected | None]:
+        if self.fails is not None and not isinstance(self.fails, Rejected):
             raise self.fails
+        self.batches.append(len(records))
+        return [self._take(record) for record in records]
+
+    def _take(self, record: bytes) -> Rejected | None:
+        if isinstance(self.fails, Rejected):
+            return self.fails
         if record in self.records:
-            raise Rejected("ledger.duplicate", "it is there")
+            return Rejected("ledger.duplicate", "it is there")
         self.records.append(record)
+        return None
 
 
 def test_a_record_waits_with_all_that_was_said(spool: Spool, tmp_path: Path) -> None:
@@ -77,7 +86,7 @@ def test_a_spool_that_was_never_used_is_empty(spool: Spool, tmp_path: Path) -> N
 
 def test_a_record_that_is_in_the_ledger_already_is_done(spool: Spool) -> None:
     ledger = Ledger()
-    ledger.append(b"record")
+    ledger.append([b"record"])
     spool.add(b"record")
     assert spool.flush(ledger.append) == 0
     assert spool.waiting() == ()
@@ -142,7 +151,12 @@ def test_a_file_under_another_name_is_not_taken_for_that_record(spool: Spool) ->
 def test_outputs_are_stored_before_the_record_is_appended(spool: Spool) -> None:
     spool.add(b"record", outputs=[OUTPUT])
     events: list[object] = []
-    spool.flush(events.append, store=events.append)
+
+    def append(records: Sequence[bytes]) -> list[None]:
+        events.extend(records)
+        return [None] * len(records)
+
+    spool.flush(append, store=events.append)
     assert events == [OUTPUT, b"record"]
 
 
@@ -219,8 +233,21 @@ def test_two_processes_do_not_flush_at_once(spool: Spool) -> None:
     spool.add(b"record")
     inner: list[int] = []
 
-    def append(record: bytes) -> None:
-        inner.append(spool.flush(lambda _: inner.append(-1)))
+    def append(records: Sequence[bytes]) -> list[None]:
+        inner.append(spool.flush(lambda _: [inner.append(-1)]))
+        return [None] * len(records)
 
     assert spool.flush(append) == 1
     assert inner == [0]
+
+
+def test_many_records_are_appended_together_but_not_all_at_once(spool: Spool) -> None:
+    records = [b"record %d" % number for number in range(230)]
+    for record in records:
+        spool.add(record)
+    ledger = Ledger()
+    ledger.records.append(records[7])
+    assert spool.flush(ledger.append) == 229
+    assert sorted(ledger.records) == sorted(records)
+    assert ledger.batches == [100, 100, 30]
+    assert spool.waiting() == ()

@@ -93,7 +93,7 @@ def test_a_ledger_that_fails_after_the_store_took_everything(
         raise StorageError("no room left on the disk of the ledger")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(clinic.workspace().ledger), "append_signed", refuse)
+        patch.setattr(type(clinic.workspace().ledger), "append_all_signed", refuse)
         assert flush_spool(clinic.workspace(), clinic.listener) == 0
     said_before = len(clinic.listener.warnings)
     assert flush_spool(clinic.workspace(), clinic.listener) == 2, "artefacts are found in the store"

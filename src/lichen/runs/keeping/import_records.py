@@ -90,6 +90,12 @@ class Translator:
         }
         return Statement(record.kind, tuple(subjects), {**said, **common}, record.statement.version)
 
+    def references(self, record: Record) -> set[int]:
+        """Entries of the source that a record names."""
+        said = record.predicate
+        named = {said[name] for name in _REFERENCES if name in said}
+        return named | (set(said["data"]) if record.kind != "run" and "data" in said else set())
+
     def nonce(self, index: int | str) -> str:
         """Nonce of what an entry of the source becomes, 12 bytes as text."""
         text = f"lichen import v1\0{self.source.ledger.id}\0{self.target.ledger.id}\0{index}"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["EvidenceReport", "ImportReport", "import_ledger", "source_workspace", "verify_evidence"]
 
 EVIDENCE_VERSION: Final = 1
+TOGETHER_COUNT: Final = 256  # records appended at a time
 _CLAIMS: Final = (
     "status",
     "metrics",
@@ -160,6 +161,8 @@ class _Import:
         self._translator = Translator(source, target, self.report.places, is_dry)
         self._next = target.ledger.size  # where a new entry would stand, when nothing is written
         self._planned: dict[bytes, list[tuple[int, Statement]]] = {}
+        self._waiting: list[tuple[int, Statement]] = []  # index in the source, and what it becomes
+        self._waiting_marks: set[bytes] = set()
 
     def run(self, progress: Progress | None) -> ImportReport:
         """Take every record, then write the evidence."""
@@ -172,6 +175,7 @@ class _Import:
                 self._take(record)
             if progress is not None:
                 progress(index + 1, sealed)
+        self._append_waiting()
         report.artefact_count = len(self._translator.moved)
         report.missing = sorted(set(self._translator.missing))
         if report.places and not report.is_dry:
@@ -179,21 +183,43 @@ class _Import:
         return report
 
     def _take(self, record: Record) -> None:
-        """Import one record, or note why it stays behind."""
+        """Import one record, or note why it stays behind; it may wait for others, to be appended together with them."""
         try:
             self._check_wanted(record)
+            if self._translator.references(record) & {index for index, _ in self._waiting}:
+                self._append_waiting()  # it names one of them, so their places must be known
             statement = self._translator.translate(record)
+            if _mark_of(statement) in self._waiting_marks:
+                self._append_waiting()  # it may be equal to one of them
             known = self._known(statement)
-            if known is None:
-                known = self._append(statement)
-                self.report.imported[statement.kind] += 1
-            else:
+            if known is not None:
                 self.report.known += 1
-            self.report.places[record.place] = known
+                self.report.places[record.place] = known
+            elif self.report.is_dry:
+                self.report.imported[statement.kind] += 1
+                self.report.places[record.place] = self._plan(statement)
+            else:
+                self._waiting.append((record.place, statement))
+                self._waiting_marks.add(_mark_of(statement))
+                if len(self._waiting) >= TOGETHER_COUNT:
+                    self._append_waiting()
         except NotImported as reason:
             self.report.left[str(reason)] += 1
-        except Rejected as refusal:
-            self.report.left[f"refused: {refusal.message} ({refusal.rule})"] += 1
+
+    def _append_waiting(self) -> None:
+        """Append what waits, in one durable transaction where the ledger is here, in few requests where it is served."""
+        waiting, self._waiting = self._waiting, []
+        self._waiting_marks.clear()
+        if not waiting:
+            return
+        statements = [statement for _, statement in waiting]
+        results = self._target.ledger.append_all_signed(statements, self._target.identity.key)
+        for (index, statement), result in zip(waiting, results, strict=True):
+            if isinstance(result, Rejected):
+                self.report.left[f"refused: {result.message} ({result.rule})"] += 1
+            else:
+                self.report.imported[statement.kind] += 1
+                self.report.places[index] = result.index
 
     def _check_wanted(self, record: Record) -> None:
         if record.kind not in IMPORTED_KINDS:
@@ -225,9 +251,8 @@ class _Import:
             if record is not None:
                 yield index, record.statement
 
-    def _append(self, statement: Statement) -> int:
-        if not self.report.is_dry:
-            return self._target.ledger.append_signed(statement, self._target.identity.key).index
+    def _plan(self, statement: Statement) -> int:
+        """Where a record would stand, when nothing is written."""
         self._planned.setdefault(_mark_of(statement), []).append((self._next, statement))
         self._next += 1
         return self._next - 1

@@ -38,6 +38,7 @@ __all__ = ["Spool", "SpooledOutput", "SpooledRecord", "write_durably"]
 _MAGIC: Final = b"lichen-spool-v1 "
 _SUFFIX: Final = ".record"
 _DUPLICATE_RULE: Final = "ledger.duplicate"
+_TOGETHER_COUNT: Final = 100  # records handed to the ledger at a time
 _FILE_BYTES_MAX: Final = (
     64 * 2**20
 )  # (= 67108864) a record has at most 48,000 bytes; the list of outputs may be long
@@ -140,7 +141,7 @@ class Spool:
 
     def flush(
         self,
-        append: Callable[[bytes], object],
+        append: Callable[[Sequence[bytes]], Sequence[Rejected | None]],
         *,
         store: Callable[[SpooledOutput], object] | None = None,
         on_problem: Callable[[str], object] | None = None,
@@ -148,7 +149,8 @@ class Spool:
         """Append what waits.
 
         Args:
-            append: Appends a record to the ledger; a record that is there already counts as appended.
+            append: Appends records to the ledger, and says of each why it was refused, or None; a record that is there already
+                counts as appended.
             store: Stores an output that was left over, or does nothing when the store has it. An output that is gone or is
                 no longer what it was (NotFoundError, VerificationError) is reported and the record appended all the same,
                 since what it says happened; after any other failure record and output go on waiting together.
@@ -164,19 +166,21 @@ class Spool:
             if not is_ours:
                 return 0
             count = 0
-            for spooled in self.waiting(on_problem):
-                if not self._store_outputs(spooled, store, on_problem):
-                    continue
-                try:
-                    append(spooled.record)
-                except Rejected as error:
-                    if error.rule != _DUPLICATE_RULE:
-                        self._set_aside(spooled.path, "rejected", str(error), on_problem)
+            waiting = self.waiting(on_problem)
+            for start in range(0, len(waiting), _TOGETHER_COUNT):
+                group = [
+                    spooled
+                    for spooled in waiting[start : start + _TOGETHER_COUNT]
+                    if self._store_outputs(spooled, store, on_problem)
+                ]
+                refusals = append([spooled.record for spooled in group]) if group else ()
+                for spooled, refusal in zip(group, refusals, strict=True):
+                    if refusal is not None and refusal.rule != _DUPLICATE_RULE:
+                        self._set_aside(spooled.path, "rejected", str(refusal), on_problem)
                         continue
-                else:
-                    count += 1
-                with contextlib.suppress(FileNotFoundError):
-                    spooled.path.unlink()
+                    count += refusal is None
+                    with contextlib.suppress(FileNotFoundError):
+                        spooled.path.unlink()
             return count
 
     def _store_outputs(
