@@ -75,7 +75,7 @@ def _colleague(stage: Stage) -> None:
     stage.type(f"lichen key admit ada {key}")
     stage.member, stage.directory = "ada", stage.root / "elsewhere" / "ada"
     say("A model is code in disguise, so another author's result is taken only from those she trusts.")
-    stage.type("lichen config set reuse.trust hospital-a")
+    stage.type("lichen config add reuse.trust hospital-a")
     stage.type(f"{RUN} --out model -- python train.py --max-depth 6")
     hers = stage.report("report.json")
     check(hers["status"] == "hit" and hers["author"] == "hospital-a", "a trusted colleague's work answers")

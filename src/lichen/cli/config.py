@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lichen.cli.help import examples
-from lichen.cli.options import Invocation, json_option, pass_invocation
+from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
 
 __all__ = ["config_command"]
 
@@ -17,7 +17,7 @@ def config_command() -> None:
     \b
     identity.member  your name in ledgers
     identity.key     file of your private key
-    reuse.trust      authors whose results are taken as your own are, comma-separated
+    reuse.trust      authors whose results are taken as your own are, each with their ledger
     reuse.agree      how many of them must have found the same (1 when not set)
     ledger.default   ledger to use where none is near
     energy.zone      grid zone of this machine, such as DE
@@ -56,13 +56,39 @@ def get_command(invocation: Invocation, /, name: str) -> None:
 )
 @click.argument("name")
 @click.argument("value")
+@ledger_option
 @json_option
 @pass_invocation
-def set_command(invocation: Invocation, /, name: str, value: str) -> None:
+def set_command(invocation: Invocation, /, name: str, value: str, ledger: str | None) -> None:
     """Change one setting.
 
-    VALUE of a list is comma-separated, and replaces the list.
+    VALUE of a list is comma-separated, and replaces the list. A name in reuse.trust means that member of the ledger near by, or of
+    --ledger, and of no other.
     """
+    _change(invocation, name, value, ledger)
+
+
+@config_command.command("add", epilog=examples("lichen config add reuse.trust hospital-b"))
+@click.argument("name")
+@click.argument("value")
+@ledger_option
+@json_option
+@pass_invocation
+def add_command(invocation: Invocation, /, name: str, value: str, ledger: str | None) -> None:
+    """Add to a setting that is a list.
+
+    VALUE is comma-separated. What is in the list already stays.
+    """
+    from lichen.errors import UsageError
+    from lichen.runs.workspace.config import check_user_setting, is_list_setting
+
+    check_user_setting(name)
+    if not is_list_setting(name):
+        raise UsageError(f"{name} is no list", remedy=f"lichen config set {name} VALUE replaces it.")
+    _change(invocation, name, value, ledger, keep=True)
+
+
+def _change(invocation: Invocation, name: str, value: str, ledger: str | None, *, keep: bool = False) -> None:
     from lichen.runs.workspace.config import UserConfig, check_user_setting
 
     check_user_setting(name)
@@ -71,12 +97,33 @@ def set_command(invocation: Invocation, /, name: str, value: str) -> None:
 
         lookup(value)
     config = UserConfig.read()
+    before = config.get_list(name) if keep else ()
     config.set_text(name, value)
+    if name == "reuse.trust":
+        config.values[name] = _with_ledger(invocation, config.get_list(name), ledger)
+    if keep:
+        config.values[name] = list(dict.fromkeys((*before, *config.get_list(name))))
     config.write()
     if invocation.as_json:
         invocation.output.json({name: config.values[name]})
     else:
         invocation.output.line(f"{name} = {_text(config.values[name])}")
+
+
+def _with_ledger(invocation: Invocation, authors: tuple[str, ...], ledger: str | None) -> list[str]:
+    """Write the ledger beside each name: the one that is named, or else the one near by, if there is one."""
+    from lichen.errors import NotALedgerError
+    from lichen.runs.reuse.trust import bound, needs_ledger
+
+    if not needs_ledger(authors):
+        return bound(authors, None)
+    try:
+        with invocation.workspace(ledger, read_only=True) as workspace:
+            return bound(authors, workspace.ledger.id)
+    except NotALedgerError:
+        if ledger is not None:
+            raise
+        return bound(authors, None)
 
 
 @config_command.command("unset", epilog=examples("lichen config unset reuse.trust"))
@@ -88,9 +135,9 @@ def unset_command(invocation: Invocation, /, name: str) -> None:
 
     check_user_setting(name)
     config = UserConfig.read()
-    config.values.pop(name, None)
+    was_set = config.values.pop(name, None) is not None
     config.write()
-    invocation.output.line(f"{name} is not set")
+    invocation.output.line(f"{name} is no longer set" if was_set else f"{name} was not set")
 
 
 @config_command.command("list", epilog=examples("lichen config list"))

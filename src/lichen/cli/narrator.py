@@ -5,6 +5,7 @@ Standard output belongs to the command; the only thing written there is the reco
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -44,13 +45,11 @@ class TerminalNarrator:
     Args:
         output: Where to write.
         quiet: Say only what went wrong.
-        trust: Authors trusted already, for the command that would add one.
     """
 
-    def __init__(self, output: Output, *, quiet: bool = False, trust: Sequence[str] = ()) -> None:
+    def __init__(self, output: Output, *, quiet: bool = False) -> None:
         self._output = output
         self._quiet = quiet
-        self._trust = tuple(trust)
         self._waiting_for = ""
 
     def say(self, *pieces: str | Painted) -> None:
@@ -60,7 +59,7 @@ class TerminalNarrator:
 
     def missed(self, answer: Answer, nearest: Sequence[Nearest], estimate: Estimate | None) -> None:
         """Say why there is no answer, what is near it, and what the work is likely to cost."""
-        for line in answer_lines(answer, nearest, estimate, trust=self._trust, now_unix_ms=now_unix_ms()):
+        for line in answer_lines(answer, nearest, estimate, now_unix_ms=now_unix_ms()):
             self.say(line)
 
     def waiting(self, holder: str) -> None:
@@ -110,7 +109,6 @@ def answer_lines(
     nearest: Sequence[Nearest],
     estimate: Estimate | None,
     *,
-    trust: Sequence[str],
     now_unix_ms: int,
 ) -> list[str]:
     """Say what the ledger knows of a request that it does not answer.
@@ -119,13 +117,12 @@ def answer_lines(
         answer: What it said.
         nearest: Earlier work like it.
         estimate: What the work is likely to cost.
-        trust: Authors trusted already.
         now_unix_ms: Milliseconds since 1970.
     """
     lines = []
     if answer.kind in ("offer", "same-work") and answer.run is not None:
         lines.append(f"equal work is on record: {describe_earlier(answer.run, now_unix_ms)}")
-        lines.append(_how_to_take(answer, trust))
+        lines.append(_how_to_take(answer))
     elif answer.difference is not None and answer.compared is not None:
         where = f"entry {answer.compared.index} by {answer.compared.member}"
         lines.append(f"not answered by {where}: {answer.difference.describe()}")
@@ -151,15 +148,15 @@ def nearest_lines(answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
     return [f"nearest earlier work: {describe_nearest(each)}" for each in near]
 
 
-def _how_to_take(answer: Answer, trust: Sequence[str]) -> str:
+def _how_to_take(answer: Answer) -> str:
     assert answer.run is not None
     if answer.kind == "same-work":
         return "not taken: it differs in its seed; --accept same-work takes such answers"
     if answer.takes:
         return f"not taken: {answer.note}; --accept {answer.takes} takes it all the same"
-    if answer.run.member not in trust:
-        names = ",".join((*trust, answer.run.member))
-        return f"not taken: {answer.note}; to take such answers: lichen config set reuse.trust {names}"
+    if answer.is_strangers:
+        name = shlex.quote(answer.run.member)
+        return f"not taken: {answer.note}; to take such answers: lichen config add reuse.trust {name}"
     return f"not taken: {answer.note}"
 
 

@@ -110,9 +110,8 @@ def run_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     project = Project.find(Path.cwd(), extra_ignore=options["ignore"])
     request = build_request(command, options, project)
     with invocation.workspace(options["ledger"], project=project) as workspace:
-        trust = workspace.user.get_list("reuse.trust")
         quiet = options["quiet"] or _is_later_rank()
-        narrator = TerminalNarrator(invocation.output, quiet=quiet, trust=trust)
+        narrator = TerminalNarrator(invocation.output, quiet=quiet)
         if options["estimate"]:
             _ = workspace.ledger  # a ledger in no state to be asked is an error here: nothing may run
         if not _open_ledger(workspace, narrator):
@@ -271,8 +270,7 @@ def _estimate(workspace: Workspace, request: RunRequest, narrator: TerminalNarra
         for line in objection_lines(answer):
             narrator.warning(line)
         return 0
-    trust = workspace.user.get_list("reuse.trust")
-    for line in answer_lines(answer, nearest, estimate, trust=trust, now_unix_ms=now_unix_ms()):
+    for line in answer_lines(answer, nearest, estimate, now_unix_ms=now_unix_ms()):
         narrator.say(line)
     return 0
 

@@ -27,6 +27,7 @@ from lichen.runs.reuse.lookup import (
 )
 from lichen.runs.reuse.objections import weigh_objections
 from lichen.runs.reuse.restore import plan_restore
+from lichen.runs.reuse.trust import Trusted
 from lichen.runs.work.command import Command
 from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.interpreter import probe_interpreter
@@ -47,8 +48,7 @@ def reuse_policy(workspace: Workspace, request: RunRequest) -> ReusePolicy:
     """Return whose answers this user takes."""
     user = workspace.user
     return ReusePolicy(
-        member=workspace.member,
-        trust=frozenset(user.get_list("reuse.trust")),
+        trust=Trusted.in_ledger(user.get_list("reuse.trust"), workspace.ledger.id),
         agree=user.get_count("reuse.agree", 1),
         accept=request.accept,
     )
@@ -232,7 +232,7 @@ def _answer_for_ranks(
             return None
         if not _is_enough(workspace, request, answer.run):
             return None
-        own = answer.run.member == workspace.member
+        own = workspace.is_own(answer.run.index)
         verify_answer(workspace, answer)
         plan = plan_restore(workspace, answer.manifest, own=own, declared=_declared(workspace, request))
     except Exception as error:  # whatever it is, a look-up that fails must not keep the command from running
@@ -271,7 +271,7 @@ def _try_ledger(
             except Exception as error:
                 # An answer that does not hold is none. One that may not be put back stops one's own request, whose
                 # outputs are where they should not be; what others have published must never stop a command.
-                if isinstance(error, UsageError) and answer.run.member == workspace.member:
+                if isinstance(error, UsageError) and workspace.is_own(answer.run.index):
                     raise
                 author = f"entry {answer.run.index} by {answer.run.member}"
                 narrator.warning(f"{author} has an answer that is not taken: {_in_words(error)}")
@@ -291,7 +291,7 @@ def _in_words(error: Exception) -> str:
 
 def _is_enough(workspace: Workspace, request: RunRequest, run: EarlierRun) -> bool:
     """Say whether equal work was done as often as is wanted; what others did is taken as it is."""
-    if run.member != workspace.member:
+    if not workspace.is_own(run.index):
         return True
     row = workspace.ledger.connection.execute(
         f"SELECT COUNT(*) FROM view_run WHERE {is_digest('exact', '?1')} AND member = ?2 AND reusable = 1",  # noqa: S608

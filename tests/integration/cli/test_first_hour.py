@@ -178,7 +178,7 @@ def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, t
     key = bob.type("key", "show", "--public").stdout.strip()
     assert "group.key" in terminal.type("key", "admit", "bob", key).stdout
     offered = bob.type("run", "--estimate", "--metrics", "metrics.json", "--", "python", "train.py")
-    assert "lichen config set reuse.trust ada" in offered.stderr
+    assert "lichen config add reuse.trust ada" in offered.stderr
     bob.type("config", "set", "reuse.trust", "ada")
     undeclared = bob.type(*RUN, "--estimate", "--", "python", "train.py")
     assert "the ledger has the answer" in undeclared.stderr

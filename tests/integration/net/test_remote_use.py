@@ -43,7 +43,7 @@ class Colleague:
         (self.directory / "data.csv").write_text("1,2\n" * 50)
         (self.directory / "lichen.toml").write_text('out = ["model.txt"]\n')
         trusted = "bob" if name == "alice" else "alice"
-        (self.home / "config.toml").write_text(f'[reuse]\ntrust = ["{trusted}"]\n')
+        (self.home / "config.toml").write_text(f'[reuse]\ntrust = ["{trusted}@{team.id}"]\n')
 
     def type(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -147,7 +147,7 @@ def test_an_answer_by_somebody_not_trusted_is_offered_and_not_taken(person: Pers
     told = person.run(*TRAIN)
     assert (told["status"], told["author"]) == ("trained", "ada")
     assert "bob is not among those you trust" in person.told
-    assert "lichen config set reuse.trust bob" in person.told
+    assert "lichen config add reuse.trust bob" in person.told
 
 
 # outputs

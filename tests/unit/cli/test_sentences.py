@@ -122,8 +122,8 @@ def test_an_estimate(low: float, high: float, count: int, basis: str, text: str)
     assert describe_estimate(Estimate((low + high) / 2, low, high, count, basis)) == text
 
 
-def lines(answer: Answer, nearest: list[Nearest] | None = None, trust: tuple[str, ...] = ()) -> list[str]:
-    return answer_lines(answer, nearest or [], None, trust=trust, now_unix_ms=NOW)
+def lines(answer: Answer, nearest: list[Nearest] | None = None) -> list[str]:
+    return answer_lines(answer, nearest or [], None, now_unix_ms=NOW)
 
 
 def test_new_work_is_called_new() -> None:
@@ -135,13 +135,15 @@ def test_a_miss_names_the_first_difference() -> None:
     assert lines(answer) == ["not answered by entry 12 by hospital-a: {project}/a.csv changed"]
 
 
-def test_an_offer_says_how_to_take_it_and_keeps_those_trusted_already() -> None:
-    answer = Answer("offer", earlier(), note="its author hospital-a is not among those you trust")
-    told = lines(answer, [Nearest(earlier(), {}, same_data=True, same_code=True)], trust=("ada",))
+def test_an_offer_says_how_to_take_it() -> None:
+    answer = Answer(
+        "offer", earlier(), note="its author hospital-a is not among those you trust", is_strangers=True
+    )
+    told = lines(answer, [Nearest(earlier(), {}, same_data=True, same_code=True)])
     assert told == [
         "equal work is on record: entry 12 by hospital-a (3 days ago): accuracy 0.951, 310 ± 90 J",
         "not taken: its author hospital-a is not among those you trust; to take such answers: "
-        "lichen config set reuse.trust ada,hospital-a",
+        "lichen config add reuse.trust hospital-a",
     ]
 
 
@@ -151,7 +153,7 @@ def test_same_work_says_how_to_take_it() -> None:
 
 def test_disputed_work_says_how_to_take_it() -> None:
     answer = Answer("offer", earlier(), note="equal work with different outputs is on record", disputed=True)
-    assert "--accept disputed" in lines(answer, trust=("hospital-a",))[1]
+    assert "--accept disputed" in lines(answer)[1]
 
 
 def test_an_answer_that_is_there_is_told_without_taking_it() -> None:

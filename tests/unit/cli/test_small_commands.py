@@ -12,6 +12,8 @@ from lichen.cli.errors import exit_statuses
 from lichen.cli.table import table
 from lichen.cli.topics import TOPICS
 
+ADA, BOB = "ada@" + "0f" * 16, "bob@" + "1e" * 16
+
 
 def run(*words: str, expect: int = 0) -> Result:
     done = CliRunner().invoke(table, list(words))
@@ -20,13 +22,13 @@ def run(*words: str, expect: int = 0) -> Result:
 
 
 def test_a_setting_is_set_read_listed_and_taken_away(lichen_home: Path) -> None:
-    assert run("config", "set", "reuse.trust", "ada, bob").stdout == "reuse.trust = ada,bob\n"
-    assert run("config", "get", "reuse.trust").stdout == "ada,bob\n"
-    assert json.loads(run("config", "get", "--json", "reuse.trust").stdout) == ["ada", "bob"]
+    assert run("config", "set", "reuse.trust", f"{ADA}, {BOB}").stdout == f"reuse.trust = {ADA},{BOB}\n"
+    assert run("config", "get", "reuse.trust").stdout == f"{ADA},{BOB}\n"
+    assert json.loads(run("config", "get", "--json", "reuse.trust").stdout) == [ADA, BOB]
     run("config", "set", "reuse.agree", "2")
     assert json.loads(run("config", "list", "--json").stdout) == {
         "reuse.agree": 2,
-        "reuse.trust": ["ada", "bob"],
+        "reuse.trust": [ADA, BOB],
     }
     run("config", "unset", "reuse.trust")
     assert run("config", "list").stdout == "reuse.agree  2\n"

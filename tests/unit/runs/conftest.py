@@ -17,6 +17,7 @@ from lichen.runs.keeping.setup import admit_member, create_ledger, make_key
 from lichen.runs.records.recording import write_down
 from lichen.runs.request import Estimate, RunRequest, RunResult
 from lichen.runs.reuse.lookup import Answer, Nearest, ReusePolicy, look_up
+from lichen.runs.reuse.trust import Trusted
 from lichen.runs.trace.trace import Access, AccessKind, StatKey, Trace
 from lichen.runs.work.command import Command
 from lichen.runs.work.concealment import Concealer
@@ -271,7 +272,9 @@ class Clinic:
             self.workspace(member),
             self.command(*(words or ("python", "train.py")), seeds=seeds, project=project),
             surroundings or self.surroundings(project=project),
-            ReusePolicy(member, **policy),
+            ReusePolicy(
+                Trusted(frozenset(policy.pop("trust", ())), frozenset(policy.pop("key_ids", ()))), **policy
+            ),
         )
 
 

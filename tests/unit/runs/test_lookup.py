@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lichen.crypto.key_file import write_key
+from lichen.crypto.keys import SigningKey
+from lichen.runs.keeping.key_rotation import rotate_own_key
 from lichen.runs.keeping.setup import member_action
 from lichen.runs.records.flags import withdraw
 from lichen.runs.reuse.lookup import earlier_run, nearest_runs
@@ -197,6 +200,31 @@ def test_own_results_are_taken_by_their_author_only(clinic: Clinic) -> None:
     train(clinic)
     assert clinic.ask().kind == "hit"
     assert clinic.ask(member="bob").kind == "offer"
+
+
+def test_what_another_key_signed_under_ones_own_name_is_a_strangers(clinic: Clinic) -> None:
+    """Whoever keeps a ledger can give a second key any member's name."""
+    path = clinic.workspace().identity.path
+    theirs, ours = SigningKey.generate(), path.read_bytes()
+    member_action(clinic.workspace(), "add-key", "ada", key=theirs.public)
+    path.unlink()
+    write_key(path, theirs)
+    clinic.close()  # the key is read when a workspace is opened
+    train(clinic)
+    assert clinic.ask().kind == "hit", "to those who hold the key it is their own"
+    path.write_bytes(ours)
+    clinic.close()
+    answer = clinic.ask()
+    assert (answer.kind, answer.is_strangers) == ("offer", True)
+    assert "no key of yours signed it" in answer.note
+    key_id = theirs.public.key_id
+    assert clinic.ask(key_ids={key_id}).kind == "hit", "a key can be trusted by itself"
+
+
+def test_what_was_signed_before_a_rotation_stays_ones_own(clinic: Clinic) -> None:
+    train(clinic)
+    rotate_own_key(clinic.workspace())
+    assert clinic.ask().kind == "hit"
 
 
 def test_agreement_counts_authors_and_not_runs(clinic: Clinic) -> None:

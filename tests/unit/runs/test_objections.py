@@ -11,6 +11,7 @@ from lichen.runs.records.publish import publish
 from lichen.runs.request import RunRequest
 from lichen.runs.reuse.hit import take_hit
 from lichen.runs.reuse.lookup import ReusePolicy
+from lichen.runs.reuse.trust import Trusted
 from lichen.runs.reuse.objections import objection_lines, weigh_objections
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def weighed(
 ) -> Answer:
     answer = clinic.ask(member=member, trust=trust, accept=accept)
     assert answer.kind == "hit"
-    weigh_objections(clinic.workspace(member), answer, ReusePolicy(member, trust, accept=accept))
+    weigh_objections(clinic.workspace(member), answer, ReusePolicy(Trusted(trust), accept=accept))
     return answer
 
 

@@ -254,3 +254,27 @@ def test_what_another_member_made_goes_to_declared_places_only(clinic: Clinic) -
     declared = [clinic.path("model.bin"), clinic.path("metrics.json")]
     assert len(put_back(clinic, told, own=False, declared=declared)) == 2
     assert not Path(clinic.path("made-by-them")).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lichen.toml",
+        "sub/.envrc",
+        ".lichenignore",
+        "sub/__pycache__/train.cpython-311.pyc",
+        "conftest.py",
+        "MAKEFILE",
+    ],
+)
+def test_files_that_tools_obey_come_from_others_by_their_own_declared_name_only(
+    clinic: Clinic, name: str
+) -> None:
+    told = manifest(stored(clinic, f"{{project}}/{name}"))
+    refused(clinic, told, "tools obey such files", own=False, declared=[str(clinic.root)])
+    assert put_back(clinic, told, own=False, declared=[clinic.path(name)]) == (clinic.path(name),)
+
+
+def test_version_control_is_guarded_also_where_capitals_are_not_told_apart(clinic: Clinic) -> None:
+    told = manifest(stored(clinic, "{project}/sub/.GIT/config"))
+    refused(clinic, told, "belongs to version control", own=True)

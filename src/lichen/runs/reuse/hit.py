@@ -129,7 +129,7 @@ def take_hit(
     answer = replace(answer, run=run)  # from here on nothing is told or booked that the entry does not say
     for line in objection_lines(answer):
         narrator.warning(line)
-    plan = plan_restore(workspace, manifest, own=run.member == workspace.member, declared=declared_outputs)
+    plan = plan_restore(workspace, manifest, own=workspace.is_own(run.index), declared=declared_outputs)
     if plan.missing:
         narrator.warning(
             f"entry {run.index} has the answer, but {plan.missing[0].name} is no longer in the store"

@@ -17,6 +17,7 @@ from lichen.contracts.registry import exact_fingerprint, is_withdrawn, same_work
 from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
 from lichen.runs.queries.views import is_digest
+from lichen.runs.reuse.trust import Trusted
 from lichen.runs.work.collector import without_collector
 from lichen.runs.work.manifest import Manifest, command_key, family_key
 from lichen.runs.work.surroundings import STDIN, Difference, Surroundings, differences
@@ -108,20 +109,26 @@ class ReusePolicy:
     """Whose results are taken without asking.
 
     Args:
-        member: Whose own results are always taken.
-        trust: Other authors whose results are taken.
+        trust: Other authors whose results are taken; one's own always are.
         agree: How many trusted authors must have equal outputs before one of them is taken.
         accept: Extra classes the user accepts: ``same-work``, ``disputed`` and ``flagged``.
     """
 
-    member: str
-    trust: frozenset[str] = frozenset()
+    trust: Trusted = field(default_factory=Trusted)
     agree: int = 1
     accept: frozenset[str] = frozenset()
 
-    def believes(self, author: str) -> bool:
-        """Say whether an author's results may be taken."""
-        return author == self.member or author in self.trust
+    def believes(self, workspace: Workspace, index: int, member: str) -> bool:
+        """Say whether what an author recorded may be taken: one's own, and that of those who are trusted.
+
+        Args:
+            workspace: The ledger, and one's keys.
+            index: Of the entry.
+            member: Whom it names as its author.
+        """
+        if member in self.trust.members or workspace.is_own(index):
+            return True
+        return bool(self.trust.key_ids) and workspace.ledger.entry(index).key_id in self.trust.key_ids
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ class Answer:
         disputed: Whether equal work with different outputs is on record.
         objections: Flags and disputes that concern a hit.
         takes: What to accept for an offer to be taken, where that is not the trust in its author.
+        is_strangers: Whether it is an offer because its author is not trusted.
     """
 
     kind: str
@@ -171,6 +179,7 @@ class Answer:
     disputed: bool = False
     objections: Sequence[Objection] = ()
     takes: str = ""
+    is_strangers: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -249,7 +258,7 @@ def _look_up(
 def _is_believed(workspace: Workspace, index: int, policy: ReusePolicy) -> bool:
     """Say whether the author of an entry is one whose answers may be taken."""
     statement = Statement.from_bytes(workspace.ledger.entry(index).payload)
-    return policy.believes(str(statement.predicate["member"]))
+    return policy.believes(workspace, index, str(statement.predicate["member"]))
 
 
 def _is_affordable(surroundings: Surroundings, manifest: Manifest) -> bool:
@@ -298,12 +307,14 @@ def _answer_for(
     connection = workspace.ledger.connection
     exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
     equal = runs_by(connection, "exact", exact, _CANDIDATES_MAX)
-    for run, manifest in _with_manifests(workspace, [run for run in equal if run.member == policy.member]):
+    for run, manifest in _with_manifests(workspace, [run for run in equal if workspace.is_own(run.index)]):
         if surroundings.contradicts_own_outputs(manifest) is None:
             return Answer("hit", run, manifest, disputed=_is_disputed(workspace, equal))
     usable = [
         (run, manifest)
-        for run, manifest in _with_manifests(workspace, [run for run in equal if run.member != policy.member])
+        for run, manifest in _with_manifests(
+            workspace, [run for run in equal if not workspace.is_own(run.index)]
+        )
         if surroundings.contradicts_own_outputs(manifest) is None
     ]
     if usable:
@@ -312,7 +323,7 @@ def _answer_for(
         workspace, runs_by(connection, "same_work", same_work, _CANDIDATES_MAX)
     ):
         if surroundings.contradicts_own_outputs(manifest) is None:
-            accepted = "same-work" in policy.accept and policy.believes(run.member)
+            accepted = "same-work" in policy.accept and policy.believes(workspace, run.index, run.member)
             return Answer(
                 "hit" if accepted else "same-work",
                 run,
@@ -373,11 +384,15 @@ def _choose(
 ) -> Answer:
     """Apply the reuse policy to runs of equal work by others."""
     disputed = len({_outcome(manifest) for _, manifest in usable}) > 1
-    trusted = [pair for pair in usable if pair[0].member in policy.trust]
+    trusted = [pair for pair in usable if policy.believes(workspace, pair[0].index, pair[0].member)]
     run, manifest = (trusted or usable)[0]
     if not trusted:
-        note = f"its author {run.member} is not among those you trust"
-        return Answer("offer", run, manifest, note=note, disputed=disputed)
+        note = (
+            f"it says {run.member}, as you do, but no key of yours signed it"
+            if run.member == workspace.member
+            else f"its author {run.member} is not among those you trust"
+        )
+        return Answer("offer", run, manifest, note=note, disputed=disputed, is_strangers=True)
     if disputed and "disputed" not in policy.accept:
         return Answer(
             "offer",

@@ -77,11 +77,11 @@ def weigh_objections(workspace: Workspace, answer: Answer, policy: ReusePolicy) 
     assert answer.run is not None
     assert answer.manifest is not None
     answer.objections = objections_to(workspace, answer.run, answer.manifest)
-    if answer.run.member == policy.member or "flagged" in policy.accept:
+    if workspace.is_own(answer.run.index) or "flagged" in policy.accept:
         return
     for objection in answer.objections:
         is_grave = objection.severity == "high" and objection.about in ("run", "output")
-        if is_grave and policy.believes(objection.member):
+        if is_grave and policy.believes(workspace, objection.entry, objection.member):
             answer.kind, answer.note, answer.takes = "offer", f"it is {objection.describe()}", "flagged"
             return
 

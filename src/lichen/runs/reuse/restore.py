@@ -3,7 +3,8 @@
 What is put back is code in disguise (a model file may run when loaded) and lands in the user's directory, hence the rules: everything is
 checked before anything is written; nothing leaves the project except to paths the user declared, or reaches into version control
 or a ledger; inputs are never touched; another member's outputs go only to declared paths; a file that would be replaced
-is kept in the store first; a copy or reflink, never a hard link, so that later edits cannot reach the store.
+is kept in the store first; of what others made, a file that tools obey without being asked (hidden ones, settings, caches of bytecode)
+goes back only where its own name was declared; a copy or reflink, never a hard link, so that later edits cannot reach the store.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import EncodingError, StorageError, UsageError, VerificationError
 from lichen.runs.work.manifest import Manifest, Output
+from lichen.runs.workspace.config import PROJECT_FILE
 from lichen.runs.workspace.project import LEDGER_DIRECTORY
 
 if TYPE_CHECKING:
@@ -26,6 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RestorePlan", "plan_restore", "restore"]
 
+_OBEYED = frozenset(
+    {
+        PROJECT_FILE,
+        "makefile",
+        "conftest.py",
+        "sitecustomize.py",
+        "usercustomize.py",
+        "pyproject.toml",
+        "setup.py",
+    }
+)
 _GUARDED = frozenset({".git", ".hg", ".svn", LEDGER_DIRECTORY})
 
 
@@ -79,9 +92,10 @@ def plan_restore(
         place = _place_of(workspace, path, is_declared=is_declared)
         if output.name in inputs or project.name_of(place) in inputs:
             raise _would_overwrite_input(output.name)
-        if not own and not is_declared:
+        if not own and (not is_declared or (_is_obeyed(output.name) and path not in allowed)):
+            obeyed = ", but by its own name it must be: tools obey such files" if is_declared else ""
             raise UsageError(
-                f"{output.name} was made by another member and is not among your declared outputs",
+                f"{output.name} was made by another member and is not among your declared outputs{obeyed}",
                 remedy=f"Declare it with --out {os.path.relpath(path)} or in lichen.toml, then ask again.",
             )
         info = _status(place)
@@ -104,6 +118,12 @@ def plan_restore(
         if own or is_declared:
             directories.append(_place_of(workspace, path, is_declared=is_declared))
     return RestorePlan(tuple(write), tuple(present), tuple(replaced), tuple(missing), tuple(directories))
+
+
+def _is_obeyed(name: str) -> bool:
+    """Say whether tools act on a file by themselves, so that writing it can be as good as running it."""
+    parts = [part.casefold() for part in name.split("/")]
+    return parts[-1] in _OBEYED or any(part.startswith(".") or part == "__pycache__" for part in parts)
 
 
 def _checked(workspace: Workspace, output: Output) -> Output:
@@ -189,7 +209,9 @@ def _place_of(workspace: Workspace, path: str, *, is_declared: bool) -> str:
             remedy=f"Declare it with --out {path} if that is intended, or use --rerun.",
         )
     parts = Path(place.removeprefix(f"{root}/")).parts
-    if _is_below_any(place, (str(workspace.directory),)) or not _GUARDED.isdisjoint(parts):
+    if _is_below_any(place, (str(workspace.directory),)) or not _GUARDED.isdisjoint(
+        part.casefold() for part in parts
+    ):
         raise UsageError(
             f"the ledger names an output {path}, which belongs to version control or to a ledger",
             remedy="Use --rerun, and flag the entry if somebody else wrote it.",

@@ -88,6 +88,11 @@ def check_user_setting(name: str) -> None:
         )
 
 
+def is_list_setting(name: str) -> bool:
+    """Say whether one of the user's settings is a list."""
+    return _USER_KEYS[name] is list
+
+
 @dataclass(frozen=True)
 class ProjectConfig:
     """What ``lichen.toml`` says; every field has the meaning of the `lichen run` option of that name."""

@@ -227,6 +227,17 @@ class Workspace:
         return default_member(self.user)
 
     @cached_property
+    def own_key_ids(self) -> frozenset[bytes]:
+        """Ids of the acting member's keys on this machine, rotated ones among them."""
+        from lichen.runs.reuse.trust import own_key_ids
+
+        return own_key_ids(member_key_path(self.user, self.member))
+
+    def is_own(self, index: int) -> bool:
+        """Say whether an entry was signed with a key of one's own; that its author has one's name proves nothing."""
+        return self.ledger.entry(index).key_id in self.own_key_ids
+
+    @cached_property
     def group_key(self) -> bytes | None:
         """Key of a private ledger, 32 bytes; None in a public one.
 
