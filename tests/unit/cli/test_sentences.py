@@ -152,7 +152,13 @@ def test_same_work_says_how_to_take_it() -> None:
 
 
 def test_disputed_work_says_how_to_take_it() -> None:
-    answer = Answer("offer", earlier(), note="equal work with different outputs is on record", disputed=True)
+    answer = Answer(
+        "offer",
+        earlier(),
+        note="equal work with different outputs is on record",
+        disputed=True,
+        takes="disputed",
+    )
     assert "--accept disputed" in lines(answer)[1]
 
 

@@ -11,8 +11,8 @@ from lichen.runs.records.publish import publish
 from lichen.runs.request import RunRequest
 from lichen.runs.reuse.hit import take_hit
 from lichen.runs.reuse.lookup import ReusePolicy
-from lichen.runs.reuse.trust import Trusted
 from lichen.runs.reuse.objections import objection_lines, weigh_objections
+from lichen.runs.reuse.trust import Trusted
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic, Listener
