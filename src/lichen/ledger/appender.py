@@ -9,7 +9,8 @@ Stations, in this order, for every record::
 Rules upheld here:
 
 * What is refused gets no index and changes nothing; the others of the same batch go on.
-* One batch is one durable transaction. When it fails half-way, none of it happened.
+* One batch is one durable transaction. When it fails half-way, none of it happened. Callers that come at the same time are gathered
+  into a batch where they come together: in the server, by its committer.
 * A payload stands in a ledger once, so sending a record again cannot count twice.
 * A seal closes at least one entry; its time never falls, even when the clock does. It is signed by the log's key of that
   index: behind a record that gives the log a new key, by the new one.
