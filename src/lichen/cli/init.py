@@ -9,6 +9,7 @@ import click
 
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, pass_invocation
+from lichen.cli.sentences import PUBLICITY
 
 if TYPE_CHECKING:
     from lichen.runs.keeping.setup import LedgerCreated
@@ -102,4 +103,6 @@ def _tell(invocation: Invocation, created: LedgerCreated) -> None:
         say(
             "to share it, give members the group key beside the ledger; whoever has it can read names and details"
         )
+    else:
+        say(PUBLICITY)
     say("next: lichen run -- python train.py")

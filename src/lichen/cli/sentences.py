@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lichen.runs.reuse.lookup import EarlierRun, Nearest
 
 __all__ = [
+    "PUBLICITY",
     "describe_age",
     "describe_earlier",
     "describe_estimate",
@@ -21,6 +22,11 @@ __all__ = [
     "describe_title",
     "plural",
 ]
+
+PUBLICITY = (
+    "it is public: whoever reads it reads the command lines, file names, outputs and printed text of its runs;"
+    " what looks like a secret is masked, other secrets are not found"
+)
 
 _METRICS_SHOWN_MAX = 4
 _CHANGES_SHOWN_MAX = 4

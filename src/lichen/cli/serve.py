@@ -8,6 +8,7 @@ import click
 
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, ledger_option, pass_invocation
+from lichen.cli.sentences import PUBLICITY
 from lichen.cli.serving import address_options, listening_at, needs_web, tell_unencrypted, url_of
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _serve(
             say = invocation.output.line
             say(f"serving the {access} ledger {name!r} at {url}")
             say(f"its id is {ledger_id}")
+            if access == "public":
+                say(PUBLICITY)
             say(f"colleagues type: lichen run --ledger {url} -- python train.py")
             tell_unencrypted(invocation.output, host)
 

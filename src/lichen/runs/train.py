@@ -300,6 +300,7 @@ def _describe(
     metrics = _metrics(request, watched, stdout, narrator)
     status, missed = _status(request, outcome, metrics)
     _judge(observation, status, watched)
+    stdout, stderr = _kept_output(workspace, request, observation, outcome, stdout)
     reasons = [(reason.code, reason.text) for reason in observation.reasons]
     result = RunResult(
         status=status,
@@ -318,7 +319,7 @@ def _describe(
     if watched.measurement is None:
         narrator.warning("this run was not recorded: a record without its energy is not written")
         return result
-    detail = _detail(request, observation, watched, stdout)
+    detail = _detail(request, observation, watched, stdout, stderr)
     write_down(
         workspace, request, observation, detail, result, narrator, parent=parent, rank_count=rank_count
     )
@@ -361,10 +362,33 @@ def _judge(observation: Observation, status: str, watched: Watched) -> None:
         observation.reasons.append(Reason("partial", unseen))
 
 
-def _detail(request: RunRequest, observation: Observation, watched: Watched, stdout: bytes) -> bytes:
+def _kept_output(
+    workspace: Workspace, request: RunRequest, observation: Observation, outcome: Outcome, stdout: bytes
+) -> tuple[bytes, bytes]:
+    """Return what is kept of both streams: all, or in a public ledger all but the secrets that are known."""
+    stderr = outcome.stderr_capture.read_bytes()
+    if workspace.group_key is not None:
+        return stdout, stderr
+    from lichen.runs.work.observe import Reason
+    from lichen.runs.work.printed import known_secrets, mask_printed
+
+    secrets = known_secrets(request.argv, os.environ)
+    stdout, printed = mask_printed(stdout, secrets)
+    stderr, complained = mask_printed(stderr, secrets)
+    for where in dict.fromkeys((*printed, *complained)):
+        observation.reasons.append(
+            Reason(
+                "secret", f"the command printed the secret in {where}, which a public ledger does not keep"
+            )
+        )
+    return stdout, stderr
+
+
+def _detail(
+    request: RunRequest, observation: Observation, watched: Watched, stdout: bytes, stderr: bytes
+) -> bytes:
     """Return the deletable detail: what people want to see and nobody needs for a proof."""
     outcome = watched.outcome
-    stderr = outcome.stderr_capture.read_bytes()
     masked, _ = mask_secrets(request.argv)
     value = {
         "detail": 1,

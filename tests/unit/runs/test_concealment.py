@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.surroundings import Surroundings
 from lichen.runs.workspace.project import Project
@@ -29,6 +31,24 @@ def test_a_public_ledger_keeps_nothing_of_a_secret_and_says_so() -> None:
     concealer = Concealer()
     assert concealer.words(ARGV)[3] == "***"
     assert concealer.hidden == {"the value of --password (argument 3)"}
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ("mysql -p{}", "fish"), ("curl -u bob:{} h", "fish"), ("t.py --user=bob:{}", "fish"), ("sshpass -p {} ssh h", "fish"),
+        ("t.py -u ada -p {}", "fish"), ("env MYTOKEN={}", "swordfish"), ("env DB_PASS={}", "1234"), ("wandb login {}", "0" * 40),
+    ],
+)  # fmt: skip
+def test_lines_that_differ_in_a_secret_alone_are_never_equal_work(line: str, secret: str) -> None:
+    one, other = (tuple(line.format(value).split()) for value in (secret, secret + "8"))
+    private = Concealer(KEY)
+    assert private.words(one) != private.words(other)
+    assert secret not in " ".join(private.words(one)).replace("***#", "")
+    for words in (one, other):  # in a public ledger both look the same, so neither may answer
+        public = Concealer()
+        assert secret not in " ".join(public.words(words))
+        assert len(public.hidden) == 1
 
 
 def test_plain_words_and_values_stay_as_they_are() -> None:

@@ -1,8 +1,8 @@
 """Find what looks like a secret on a command line or among variables, and mask it before anything is kept.
 
 Three signs: a name that says so (``--password x``, ``API_KEY=x``, ``"client_secret": "x"``), a value with the known
-form of a credential (``ghp_…``, a PEM block, a JSON web token), and a password in an address. A name that only may mean
-a secret (``--key``, ``--auth``) needs a value that looks random as well.
+form of a credential (``ghp_…``, a PEM block, a JSON web token), and a password in an address, a header, or behind a short
+option of a program that takes one there. A name that only may mean a secret (``--key``, ``--auth``) needs a value that looks random as well.
 
 What must not be taken for one: digests, commits, seeds, numbers, paths, and the words of language models
 (``--pad-token``, ``--max-tokens``, ``--tokenizer``). A secret without any of the signs is not found; so this is a
@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from lichen.runs.work.secret_options import masked_by_option
 
 __all__ = ["MASK", "SecretFound", "mask_secrets", "mask_variables"]
 
@@ -76,7 +78,12 @@ _ADDRESS: Final = re.compile(
 )
 _QUERY: Final = re.compile(r"(?P<before>[?&](?P<name>[A-Za-z0-9_.-]+)=)(?P<value>[^&#\s'\"]+)")
 _AUTHORIZATION: Final = re.compile(
-    r"(?P<before>\b(?:bearer|basic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE
+    r"(?P<before>\b(?:bearer|basic|token|apikey|negotiate)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})",
+    re.IGNORECASE,
+)
+_HEADER: Final = re.compile(
+    r"(?P<before>\b(?:proxy-)?authorization[\"']?\s*:\s*[\"']?)(?P<scheme>[A-Za-z][\w-]*\s+)?(?P<value>[^\s\"',;}]+)",
+    re.IGNORECASE,
 )
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -89,13 +96,19 @@ _CERTAIN: Final = (
     ("connection", "string"), ("bearer",), ("cookie",),
 )  # fmt: skip
 _TOKEN_WORDS: Final = ("token", "pat", "jwt")
+_PASS_WORDS: Final = ("pass", "pwd", "pw")
+_JOINED: Final = ("passphrase", "password", "passwd", "secret", "apikey", "token", *_PASS_WORDS)
+_ACCOUNTS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        "account admin app client database db ftp git http imap ldap login mail mongo my mysql pg postgres proxy redis "
+        "root server service smtp sql ssh sudo user vpn wifi",
+    )
+)
 _POSSIBLE: Final = (
     "key",
     "auth",
     "authorization",
-    "pass",
-    "pwd",
-    "pw",
     "session",
     "sig",
     "signature",
@@ -112,6 +125,13 @@ _HARMLESS: Final = frozenset(
         "no use with without allow require show hide",
     )
 )
+# What may stand before ``pass`` or ``token``, in one word with it, and makes another word of it.
+_OTHER_WORDS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        "by com sur tres over under low high band all one two multi single double forward backward back second third de sub pre",
+    )
+)
 _FLAG_WORDS: Final = frozenset(re.findall(r"\w+", "true false yes no on off none null auto default 0 1"))
 
 _VALUE: Final = r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"';&|,)}\]]+)"
@@ -120,6 +140,9 @@ _NAMED: Final = (  # within a text: an assignment, and an option with its value
     re.compile(r"(?P<name>(?<!\S)--?[A-Za-z][\w.-]*)[ \t]+" + _VALUE),
 )
 _WHOLE: Final = re.compile(r"(?P<name>[-+~]*[A-Za-z_][\w.@/-]*)=(?P<value>.*)", re.DOTALL)
+_LINE: Final = re.compile(r"([\n;&|()]+)")
+_SPACE: Final = re.compile(r"(\s+)")
+_SCHEMES: Final = ("bearer", "basic", "token", "digest", "negotiate", "apikey")
 _OPTION: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 _RANDOM: Final = re.compile(r"[A-Za-z0-9+/_=.~-]{16,}")
 _RANDOM_BITS_MIN: Final = (
@@ -138,11 +161,17 @@ def mask_secrets(argv: Sequence[str]) -> tuple[tuple[str, ...], tuple[SecretFoun
     """
     masked: list[str] = []
     found: list[SecretFound] = []
+    by_option = masked_by_option(argv, MASK)
     for position, word in enumerate(argv):
         where = f"argument {position}"
         option = argv[position - 1] if position else ""
         if _OPTION.fullmatch(option) and not word.startswith("--") and _is_secret(option, word):
             masked.append(MASK)
+            found.append(SecretFound(where, option, "named"))
+            continue
+        if position in by_option:
+            text, option = by_option[position]
+            masked.append(text)
             found.append(SecretFound(where, option, "named"))
             continue
         text, finding = _mask_word(word, where)
@@ -202,11 +231,34 @@ def _mask_text(text: str, where: str) -> tuple[str, SecretFound | None]:
     )
     text = _ADDRESS.sub(replace("password in an address", _mask_address), text)
     text = _AUTHORIZATION.sub(replace("authorization", _mask_authorization), text)
+    text = _HEADER.sub(replace("authorization", _mask_header), text)
     text = _QUERY.sub(replace("named", _mask_query), text)
     if any(character.isspace() or character in "{(;" for character in text):
         for pattern in _NAMED:
             text = pattern.sub(replace("named", _mask_named), text)
+        text = _mask_options(text, where, findings)
     return text, findings[0] if findings else None
+
+
+def _mask_options(text: str, where: str, findings: list[SecretFound]) -> str:
+    """Mask behind short options in the lines of a shell script."""
+    parts: list[str] = []
+    for line in _LINE.split(text):
+        pieces = _SPACE.split(line)  # words at even positions, what is between them at odd ones
+        for position, (word, option) in masked_by_option(pieces[::2], MASK).items():
+            pieces[2 * position] = word
+            findings.append(SecretFound(where, option, "named"))
+        parts.append("".join(pieces))
+    return "".join(parts)
+
+
+def _mask_header(match: re.Match[str]) -> str:
+    value = match["value"]
+    if value == MASK or value[0] in "$<{[" or value.lower() in _FLAG_WORDS or value.lower() in _SCHEMES:
+        return match.group()
+    if not match["scheme"] and (value.isalpha() or len(value) < 8):
+        return match.group()
+    return f"{match['before']}{match['scheme'] or ''}{MASK}"
 
 
 def _mask_address(match: re.Match[str]) -> str:
@@ -242,9 +294,30 @@ def _is_secret(name: str, value: str) -> bool:
         return not set(words) & {"public", "no", "use"}
     if set(words) & _HARMLESS:
         return False
-    if words[-1] in _TOKEN_WORDS:
+    before, last = _parted(words)
+    if last in _TOKEN_WORDS:
         return len(value) >= 6 and not _is_number(value)
+    if last in _PASS_WORDS:
+        return before in _ACCOUNTS or _is_random(value) or _is_chosen(value)
+    if last != words[-1]:  # such as ``dbpassword``
+        return True
     return words[-1] in _POSSIBLE and _is_random(value)
+
+
+def _parted(words: Sequence[str]) -> tuple[str, str]:
+    """Part the end of a name from what is before it, in one word or not: ``MYTOKEN`` as ``my``, ``token``."""
+    before, last = words[-2] if len(words) > 1 else "", words[-1]
+    for ending in _JOINED:
+        start = last.removesuffix(ending)
+        if start != last and start:
+            return (start, ending) if start not in _HARMLESS | _OTHER_WORDS else ("", last)
+    return before, last
+
+
+def _is_chosen(value: str) -> bool:
+    """Whether a value looks like a password that a person chose: letters with digits or signs among them, and no number."""
+    has_other = any(character.isdigit() or character in "!@#$%^&*?+=~" for character in value)
+    return len(value) >= 6 and has_other and any(map(str.isalpha, value)) and not _is_number(value)
 
 
 def _is_path(value: str) -> bool:
