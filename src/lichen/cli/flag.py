@@ -46,21 +46,25 @@ def flag_command(
 ) -> None:
     """Report an error of a model or of data.
 
-    REFERENCE is an index, @last, a CID, a digest, or the file itself. The flag stays on record beside it; `lichen lineage` marks
+    REFERENCE is an index, @last (the newest run), a CID, a digest, or the file itself: then the newest data, model or run that has
+    this content, and never an evaluation of it. The flag stays on record beside it; `lichen lineage` marks
     what descends from it and ranks the data behind it.
     """
+    from lichen.cli.sentences import describe_entry
     from lichen.runs.queries.reference import resolve
+    from lichen.runs.queries.show import summary
     from lichen.runs.records.flags import flag
 
     with invocation.workspace(ledger) as workspace:
         target = resolve(workspace, reference)
+        what = describe_entry(summary(workspace, target))
         index = flag(
             workspace, str(target), error, severity=severity, data=tuple(Path(each) for each in data)
         )
     if invocation.as_json:
         invocation.output.json({"index": index, "of": target, "severity": severity})
     else:
-        invocation.output.line(f"flagged entry {target}, as entry {index}")
+        invocation.output.line(f"flagged entry {target}, {what}, as entry {index}")
         invocation.output.line(f"next: lichen lineage {target}")
 
 
@@ -75,17 +79,21 @@ def withdraw_command(
 ) -> None:
     """Withdraw something you published.
 
-    REFERENCE is an index, @last, a CID, a digest, or the file itself. The entry stays on record, and answers no request any more.
+    REFERENCE is an index, @last (the newest run, whatever was published since), a CID, a digest, or the file itself: then the newest
+    data, model or run that has this content, and never an evaluation of it. The entry stays on record, and answers no request any more.
     """
+    from lichen.cli.sentences import describe_entry
     from lichen.runs.queries.reference import resolve
+    from lichen.runs.queries.show import summary
     from lichen.runs.records.flags import withdraw
 
     with invocation.workspace(ledger) as workspace:
         target = resolve(workspace, reference)
+        what = describe_entry(summary(workspace, target))
         index = withdraw(workspace, str(target), reason)
     if invocation.as_json:
         invocation.output.json({"index": index, "of": target})
     else:
         invocation.output.line(
-            f"withdrew entry {target}, as entry {index}; it stays on record and answers no request any more"
+            f"withdrew entry {target}, {what}, as entry {index}; it stays on record and answers no request any more"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lichen.units import format_energy
 
@@ -15,6 +15,7 @@ __all__ = [
     "PUBLICITY",
     "describe_age",
     "describe_earlier",
+    "describe_entry",
     "describe_estimate",
     "describe_metrics",
     "describe_nearest",
@@ -99,6 +100,12 @@ def _describe_change(name: str, earlier: str | None, requested: str | None) -> s
     if earlier is None:
         return f"{name} not given instead of {requested}"
     return f"{name} {earlier} instead of {requested}"
+
+
+def describe_entry(told: Mapping[str, Any]) -> str:
+    """Return ``model 'model.pkl' by ada``, for those who named an entry otherwise than by its index."""
+    title = f" {describe_title(str(told['title']))!r}" if told.get("title") else ""
+    return f"{told['kind']}{title} by {told['member']}"
 
 
 def describe_estimate(estimate: Estimate) -> str:

@@ -111,6 +111,28 @@ def test_a_run_that_made_what_it_read_elsewhere_is_no_ancestor_of_itself(clinic:
     graph.to_text()  # circles end: equal contents may lead in both directions
 
 
+@BOTH
+def test_data_published_and_flagged_after_the_run_that_read_it_reaches_it(clinic: Clinic) -> None:
+    clinic.write("late.csv", "5,6\n")
+    done = clinic.run(reads=["late.csv"], writes={"model.bin": "late"})
+    assert "not published" in str(lineage(clinic.workspace(), str(done.record), down=False).nodes)
+    data = publish(clinic.workspace(), "data", clinic.root / "late.csv", title="late").index
+    flag(clinic.workspace(), str(data), "wrong units")
+    graph = lineage(clinic.workspace(), str(done.record), down=False)
+    assert edges(graph) == {(str(done.record), str(data), "used")}
+    assert graph.nodes[str(done.record)].suspect
+    assert [node.kind for node in graph.nodes.values()] == ["run", "data"]
+
+
+def test_what_a_run_is_said_to_have_made_is_not_what_it_came_from(clinic: Clinic) -> None:
+    """A run reads its own output of another time, under another name; then it is published as its work."""
+    clinic.write("before.csv", "same")
+    done = clinic.run(reads=["before.csv"], writes={"after.csv": "same"})
+    model = publish(clinic.workspace(), "model", clinic.root / "after.csv").index
+    found = edges(lineage(clinic.workspace(), str(done.record), down=False))
+    assert (str(done.record), str(model), "used") not in found
+
+
 def test_depth_cuts_off_and_says_so(clinic: Clinic) -> None:
     for number in range(4):
         clinic.write(f"{number}.csv", str(number))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import NotFoundError, UsageError
+from lichen.runs.queries.paper import life_cycle
 from lichen.runs.queries.reference import entries_with_digest, resolve
-from lichen.runs.records.publish import publish
+from lichen.runs.records.publish import evaluate, publish
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic
@@ -41,6 +42,21 @@ def test_a_file_stands_for_its_content(clinic: Clinic, monkeypatch: pytest.Monke
     clinic.write("12", "a file called twelve")
     with pytest.raises(NotFoundError, match="the content of 12"):
         resolve(clinic.workspace(), "12")
+
+
+def test_an_evaluation_does_not_hide_its_model(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clinic.root)
+    clinic.run(writes={"model.bin": "weights"})
+    workspace = clinic.workspace()
+    model = publish(workspace, "model", clinic.root / "model.bin")
+    evaluation = evaluate(workspace, model.index, {"accuracy": 0.9})
+    assert evaluation.index > model.index
+    assert entries_with_digest(workspace, bytes.fromhex(model.sha256))[-1] == evaluation.index
+    assert model.cid is not None
+    for text in ("model.bin", model.sha256, model.sha256[:12], model.cid, model.cid[:20]):
+        assert resolve(workspace, text) == model.index, text
+    assert resolve(workspace, str(evaluation.index)) == evaluation.index
+    assert life_cycle(workspace, str(evaluation.index), None).run_count == 1
 
 
 def test_beginnings_of_digests_and_cids_are_enough_when_they_fit_one_content(clinic: Clinic) -> None:

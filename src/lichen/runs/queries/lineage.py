@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "Graph", "Node", "lineage"]
 
+_SOURCES_MAX = 8  # entries shown that have one content
 _NODES_MAX = 2_000
 _MANIFESTS_MAX = 50_000  # looked into for one graph, the newest first; about a millisecond each
 
@@ -228,7 +229,7 @@ class _Walker:
                 key = self.add_entry(target)
                 found.append((key, Edge(child, key, relation)))
         for digest in self._inputs(statement.kind, said):
-            found += [(key, Edge(child, key, "used")) for key in self._sources(digest, before=index)]
+            found += [(key, Edge(child, key, "used")) for key in self._sources(digest, reader=index)]
         return found
 
     def _inputs(self, kind: str, said: Any) -> list[bytes]:
@@ -241,27 +242,38 @@ class _Walker:
             return [b64u_decode(digest) for digest in said["data"]]
         return [data_key(b64u_decode(text), self.workspace.group_key) for text in manifest.data.values()]
 
-    def _sources(self, digest: bytes, before: int) -> list[str]:
-        matches = self._entries_by_key(digest, before)
+    def _sources(self, digest: bytes, reader: int) -> list[str]:
+        matches = self._entries_by_key(digest, reader)
         if matches:
             return [self.add_entry(index) for index in matches]
         key = f"data:{digest.hex()[:16]}"
         self.graph.nodes.setdefault(key, Node(key, "file", f"data {digest.hex()[:12]}… (not published)"))
         return [key]
 
-    def _entries_by_key(self, digest: bytes, before: int) -> list[int]:
-        """Find who made or published content, given its keyed digest."""
-        return sorted({index for index in self._contents.get(digest, ()) if index < before})[:8]
+    def _entries_by_key(self, digest: bytes, reader: int) -> list[int]:
+        """Find who made or published content, given its keyed digest.
+
+        What made it comes before the run that read it. Published it may have been at any time, since what is published or
+        flagged later is what was read, unless it is published as the work of a later run.
+        """
+        contents = self._contents.get(digest, ())
+        return sorted({index for index, made_at in contents if made_at is None or made_at < reader})[
+            :_SOURCES_MAX
+        ]
 
     @cached_property
-    def _contents(self) -> dict[bytes, list[int]]:
-        """Entries by keyed digest of every content on record; read once, since keyed digests cannot be searched for."""
-        contents: dict[bytes, list[int]] = {}
+    def _contents(self) -> dict[bytes, list[tuple[int, int | None]]]:
+        """Entries by keyed digest of every content on record, each with the run that made it, where one did.
+
+        Read once, since keyed digests cannot be searched for.
+        """
+        contents: dict[bytes, list[tuple[int, int | None]]] = {}
         rows = self.workspace.ledger.connection.execute(
-            "SELECT sha256, idx FROM view_output UNION SELECT sha256, idx FROM view_artefact WHERE kind IN ('data', 'model')"
+            "SELECT sha256, idx, idx FROM view_output UNION "
+            "SELECT sha256, idx, run FROM view_artefact WHERE kind IN ('data', 'model')"
         )
-        for sha256, index in rows:
-            contents.setdefault(data_key(sha256, self.workspace.group_key), []).append(int(index))
+        for sha256, index, made_at in rows:
+            contents.setdefault(data_key(sha256, self.workspace.group_key), []).append((index, made_at))
         return contents
 
     def descendants(self, index: int) -> list[tuple[str, Edge]]:

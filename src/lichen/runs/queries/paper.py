@@ -97,7 +97,7 @@ def life_cycle(workspace: Workspace, reference: str | None, zone: str | None) ->
 
     Args:
         workspace: The ledger.
-        reference: A run or model (then all runs of the scripts behind it), or None for every run on record.
+        reference: A run, a model or an evaluation of one (then all runs of the scripts behind it), or None for every run on record.
         zone: Grid zone; the zone in the entries when None, the world's range when there is none.
 
     Raises:
@@ -158,7 +158,11 @@ def _run_behind(workspace: Workspace, index: int) -> int:
     connection = workspace.ledger.connection
     if connection.execute("SELECT 1 FROM view_run WHERE idx = ?", (index,)).fetchone():
         return index
-    row = connection.execute("SELECT run FROM view_artefact WHERE idx = ?", (index,)).fetchone()
+    row = connection.execute(
+        "SELECT coalesce(one.run, model.run) FROM view_artefact AS one LEFT JOIN view_artefact AS model ON model.idx = one.of "
+        "WHERE one.idx = ?",
+        (index,),
+    ).fetchone()
     if row is None or row[0] is None:
         raise UsageError(
             f"entry {index} is no run, and no recorded run made it",

@@ -1,4 +1,8 @@
-"""Names people give to entries: an index, ``@last``, a CID, a digest, or the path of a file."""
+"""Names people give to entries: an index, ``@last``, a CID, a digest, or the path of a file.
+
+Content means the entry that holds it: data, a model, or the run that made it. An evaluation is about content and holds none, so it
+is meant by its index, or where nothing else is on record.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _DIGEST_DIGITS_MIN = 8
 
 
 def resolve(workspace: Workspace, reference: str) -> int:
-    """Find the entry a reference means; the newest where several fit.
+    """Find the entry a reference means; the newest that holds the content where several fit.
 
     Args:
         workspace: The ledger.
@@ -81,10 +85,11 @@ def _is_index(text: str, size: int) -> bool:
 
 
 def entries_with_digest(workspace: Workspace, sha256: bytes) -> list[int]:
-    """Return the entries that are about a file's content, newest first: outputs of runs, data and models."""
+    """Return the entries that are about a file's content: those that hold it first, evaluations last, each newest first."""
     rows = workspace.ledger.connection.execute(
-        "SELECT idx FROM view_output WHERE sha256 = ? UNION SELECT idx FROM view_artefact WHERE sha256 = ? ORDER BY idx DESC",
-        (sha256, sha256),
+        "SELECT idx, 0 FROM view_output WHERE sha256 = ?1 UNION "
+        "SELECT idx, kind = 'evaluation' FROM view_artefact WHERE sha256 = ?1 ORDER BY 2, 1 DESC",
+        (sha256,),
     )
     return [int(row[0]) for row in rows]
 
@@ -93,9 +98,9 @@ def _by_digest_prefix(workspace: Workspace, prefix: str) -> int:
     low = bytes.fromhex(prefix.ljust(64, "0"))
     high = bytes.fromhex(prefix.ljust(64, "f"))
     rows = workspace.ledger.connection.execute(
-        "SELECT sha256, idx FROM view_output WHERE sha256 BETWEEN ?1 AND ?2 UNION "  # noqa: S608 - constants
-        "SELECT sha256, idx FROM view_artefact WHERE sha256 BETWEEN ?1 AND ?2 UNION "
-        f"SELECT exact, idx FROM view_run WHERE {is_digest_between('exact', '?1', '?2')} ORDER BY 2 DESC LIMIT 100",
+        "SELECT sha256, idx, 0 FROM view_output WHERE sha256 BETWEEN ?1 AND ?2 UNION "  # noqa: S608 - constants
+        "SELECT sha256, idx, kind = 'evaluation' FROM view_artefact WHERE sha256 BETWEEN ?1 AND ?2 UNION "
+        f"SELECT exact, idx, 0 FROM view_run WHERE {is_digest_between('exact', '?1', '?2')} ORDER BY 3, 2 DESC LIMIT 100",
         (low, high),
     ).fetchall()
     return _only_one(rows, prefix)
@@ -103,18 +108,18 @@ def _by_digest_prefix(workspace: Workspace, prefix: str) -> int:
 
 def _by_cid_prefix(workspace: Workspace, prefix: str) -> int:
     rows = workspace.ledger.connection.execute(
-        "SELECT cid, idx FROM view_artefact WHERE cid >= ? AND cid < ? UNION "
-        "SELECT manifest, idx FROM view_run WHERE manifest >= ? AND manifest < ? ORDER BY 2 DESC LIMIT 100",
+        "SELECT cid, idx, kind = 'evaluation' FROM view_artefact WHERE cid >= ? AND cid < ? UNION "
+        "SELECT manifest, idx, 0 FROM view_run WHERE manifest >= ? AND manifest < ? ORDER BY 3, 2 DESC LIMIT 100",
         (prefix, prefix + "\x7f") * 2,
     ).fetchall()
     return _only_one(rows, prefix)
 
 
-def _only_one(rows: list[tuple[object, int]], prefix: str) -> int:
+def _only_one(rows: list[tuple[object, int, int]], prefix: str) -> int:
     if not rows:
         raise NotFoundError(
             f"nothing on record begins with {prefix}", remedy="`lichen find` searches by content."
         )
-    if len({content for content, _ in rows}) > 1:
+    if len({content for content, *_ in rows}) > 1:
         raise UsageError(f"{prefix} fits {len(rows)} entries", remedy="Give more of it.")
     return int(rows[0][1])

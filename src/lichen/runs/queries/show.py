@@ -16,7 +16,7 @@ from lichen.runs.queries.reference import resolve
 if TYPE_CHECKING:
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["describe", "log"]
+__all__ = ["describe", "log", "summary"]
 
 
 def describe(workspace: Workspace, reference: str) -> dict[str, Any]:

@@ -7,13 +7,13 @@ See decision 0015.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lichen.contracts.registry import is_withdrawn
 from lichen.encoding.base import b64u_decode
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import LichenError
 from lichen.runs.queries.views import is_digest
 
@@ -98,7 +98,7 @@ def objections_to(workspace: Workspace, run: EarlierRun, manifest: Manifest) -> 
     for row, about in (*_against_the_run(workspace, run), *_against_contents(workspace, manifest)):
         index, target, kind, member, said = row
         if index not in found and not is_withdrawn(workspace.ledger.state_get, index):
-            fields = json.loads(said)
+            fields = read_json(said)
             severity = fields.get("severity", "medium") if kind == "flag" else None
             text = _text_of(workspace, fields)
             found[index] = Objection(index, target, kind, member, severity, about, text)
@@ -144,7 +144,7 @@ def _against_the_run(workspace: Workspace, run: EarlierRun) -> Iterator[tuple[_R
         f"WHERE {is_digest('view_run.exact', '?1')} AND view_flag.kind = 'dispute'",
         (run.exact,),
     ):
-        between = (int(row[1]), int(json.loads(row[4])["against"]))
+        between = (int(row[1]), int(read_json(row[4])["against"]))
         if not any(is_withdrawn(workspace.ledger.state_get, index) for index in between):
             yield row, "work"
 
@@ -196,7 +196,7 @@ def _text_of(workspace: Workspace, said: dict[str, Any]) -> str:
     if "error" in said:
         return str(said["error"])
     try:
-        detail = json.loads(workspace.get_private(str(said["detail"])))
+        detail = read_json(workspace.get_private(str(said["detail"])))
         return str(detail["error"])[:500]
     except (LichenError, ValueError, KeyError, TypeError):
         return ""
