@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -288,6 +289,7 @@ class Run:
         from lichen.runs.session import ask, flush_spool
         from lichen.runs.work.command import Command
         from lichen.runs.work.concealment import Concealer
+        from lichen.runs.work.declared import Declared
         from lichen.runs.work.interpreter import probe_interpreter
         from lichen.runs.work.surroundings import Surroundings
         from lichen.runs.workspace.workspace import Workspace
@@ -312,6 +314,7 @@ class Run:
             concealer=concealer,
             hash_files=workspace.digest_states,
             hash_columns=workspace.digest_columns,
+            declared=Declared(data=self._request.data, variables=self._request.env),
         )
         self._workspace = workspace
         answer, self.nearest, self.estimate = ask(workspace, self._request, self._command, self._surroundings)
@@ -401,15 +404,13 @@ class Run:
         assert self._surroundings is not None
         assert self._watch is not None
         trace = self._watch.finish(is_data_declared=bool(self._request.data))
+        declared = replace(self._surroundings.declared, outputs=tuple(self._outputs))
         observation = observe(
             self._workspace,
             self._command,
-            self._surroundings,
+            replace(self._surroundings, declared=declared),
             trace,
             started_ns=self._started_ns,
-            declared_data=self._request.data,
-            declared_outputs=self._outputs,
-            declared_variables=self._request.env,
         )
         if not Path(self._script).is_file():
             observation.reasons.append(

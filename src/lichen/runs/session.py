@@ -30,6 +30,7 @@ from lichen.runs.reuse.restore import plan_restore
 from lichen.runs.reuse.trust import Trusted
 from lichen.runs.work.command import Command
 from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.declared import Declared
 from lichen.runs.work.interpreter import probe_interpreter
 from lichen.runs.work.manifest import command_key
 from lichen.runs.work.surroundings import STDIN, Surroundings
@@ -85,10 +86,14 @@ def prepare(workspace: Workspace, request: RunRequest) -> tuple[Command, Surroun
         concealer=concealer,
         hash_files=workspace.digest_states,
         hash_columns=workspace.digest_columns,
+        declared=Declared(
+            data=absolute_paths((*request.data, *project.config.data), project.root),
+            code=absolute_paths((*request.code, *project.config.code), project.root),
+            outputs=_declared(workspace, request),
+            variables=(*request.env, *project.config.env),
+        ),
     )
-    standard_input = describe_standard_input()
-    if standard_input.kind == "file" and standard_input.path is not None:
-        surroundings.stdin_digest = workspace.digests.digest_file(standard_input.path)
+    surroundings.stdin_digest = describe_standard_input().digest(workspace.digests.digest_file)
     return command, surroundings
 
 

@@ -33,6 +33,7 @@ from lichen.runs.work.surroundings import STDIN
 if TYPE_CHECKING:
     from lichen.energy.measurement import Measurement
     from lichen.runs.distributed.ranked import Meeting
+    from lichen.runs.process.standard_input import StandardInput
     from lichen.runs.process.supervise import Outcome
     from lichen.runs.request import Narrator, RunRequest
     from lichen.runs.reuse.lease import Held
@@ -284,22 +285,18 @@ def _describe(
     )  # what was looked at before the run may have changed before it was read
     if outcome.stdin.sha256 is not None and outcome.stdin.complete:
         surroundings.stdin_digest = outcome.stdin.sha256
-    project = workspace.project
     observation = observe(
         workspace,
         command,
         surroundings,
         watched.trace,
         started_ns=outcome.started_ns,
-        declared_data=absolute_paths((*request.data, *project.config.data), project.root),
-        declared_code=absolute_paths((*request.code, *project.config.code), project.root),
-        declared_outputs=absolute_paths((*request.out, *project.config.out), project.root),
-        declared_variables=(*request.env, *project.config.env),
     )
     stdout = outcome.stdout_capture.read_bytes()
     metrics = _metrics(request, watched, stdout, narrator)
     status, missed = _status(request, outcome, metrics)
     _judge(observation, status, watched)
+    _judge_input_file(workspace, observation, surroundings, outcome.stdin)
     stdout, stderr = _kept_output(workspace, request, observation, outcome, stdout)
     reasons = [(reason.code, reason.text) for reason in observation.reasons]
     result = RunResult(
@@ -382,6 +379,24 @@ def _kept_output(
             )
         )
     return stdout, stderr
+
+
+def _judge_input_file(
+    workspace: Workspace, observation: Observation, surroundings: Surroundings, stdin: StandardInput
+) -> None:
+    """Blame a file on standard input that is not what it was when the ledger was asked about it."""
+    from lichen.runs.work.observe import Reason
+
+    if STDIN not in observation.manifest.data or stdin.kind != "file" or stdin.path is None:
+        return
+    try:
+        now = stdin.digest(workspace.digests.digest_file)
+    except LichenError:
+        now = None
+    if now != surroundings.stdin_digest:
+        observation.reasons.append(
+            Reason("inputs-changed", f"{stdin.path}, on standard input, changed during the run")
+        )
 
 
 def _detail(

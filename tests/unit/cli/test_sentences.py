@@ -21,7 +21,7 @@ from lichen.cli.sentences import (
 from lichen.energy.measurement import Boundary, Component, Measurement, Method
 from lichen.runs.request import Estimate, RunResult
 from lichen.runs.reuse.lookup import Answer, EarlierRun, Nearest
-from lichen.runs.work.surroundings import Difference
+from lichen.runs.work.differences import Difference
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000

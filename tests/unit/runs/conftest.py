@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +182,17 @@ class Clinic:
         member: str = "ada",
         **declared: Sequence[str],
     ) -> Observation:
-        """Describe a run of which a trace tells."""
+        """Describe a run of which a trace tells; ``declared`` are the fields of `Declared`."""
+        around = surroundings or self.surroundings()
+        if declared:
+            named = {name: tuple(values) for name, values in declared.items()}
+            around = replace(around, declared=replace(around.declared, **named))
         return observe(
             self.workspace(member),
             self.command(*words, seeds=seeds),
-            surroundings or self.surroundings(),
+            around,
             trace,
             started_ns=self.start() if started_ns is None else started_ns,
-            **declared,
         )
 
     # what was done
@@ -237,7 +240,7 @@ class Clinic:
             seeds=seeds,
             surroundings=surroundings,
             member=member,
-            declared_outputs=declared_outputs,
+            **({"outputs": declared_outputs} if declared_outputs else {}),
         )
         reasons = [(reason.code, reason.text) for reason in observation.reasons]
         if status in ("failed", "interrupted"):

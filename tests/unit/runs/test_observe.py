@@ -65,8 +65,8 @@ def test_declared_data_and_code_are_added(clinic: Clinic) -> None:
     for name in ("data/a.csv", "data/deep/b.csv", "native/kernel.c"):
         clinic.write(name, name)
     seen = clinic.observe(
-        Trace(), declared_data=[clinic.path("data")], declared_code=[clinic.path("native/kernel.c")],
-        declared_variables=["FOLD"],
+        Trace(), data=[clinic.path("data")], code=[clinic.path("native/kernel.c")],
+        variables=["FOLD"],
     )  # fmt: skip
     assert set(seen.manifest.data) == {"{project}/data/a.csv", "{project}/data/deep/b.csv"}
     assert set(seen.manifest.code) == {"{project}/train.py", "{project}/native/kernel.c"}
@@ -324,7 +324,7 @@ def test_writing_outside_is_told_unless_it_is_declared(clinic: Clinic, tmp_path:
     assert str(outside) in seen.reasons[0].text
     assert seen.manifest.outputs == ()
     for declared in (outside, outside.parent):
-        told = clinic.observe(trace, started_ns=started_ns, declared_outputs=[str(declared)])
+        told = clinic.observe(trace, started_ns=started_ns, outputs=[str(declared)])
         assert told.reusable, told.reasons
         assert [output.name for output in told.manifest.outputs] == [str(outside)]
 
@@ -361,7 +361,7 @@ def test_declared_outputs_complete_what_was_seen(clinic: Clinic) -> None:
     for name in ("out/a.bin", "out/b.bin", "model.bin"):
         clinic.write(name, name)
     seen = clinic.observe(
-        Trace(), started_ns=started_ns, declared_outputs=[clinic.path("out"), clinic.path("model.bin")]
+        Trace(), started_ns=started_ns, outputs=[clinic.path("out"), clinic.path("model.bin")]
     )
     assert [output.name for output in seen.manifest.outputs] == [
         "{project}/model.bin", "{project}/out/a.bin", "{project}/out/b.bin"
@@ -370,7 +370,7 @@ def test_declared_outputs_complete_what_was_seen(clinic: Clinic) -> None:
 
 
 def test_a_declared_output_that_was_not_made_is_told(clinic: Clinic) -> None:
-    seen = clinic.observe(Trace(), declared_outputs=[clinic.path("never.bin")])
+    seen = clinic.observe(Trace(), outputs=[clinic.path("never.bin")])
     assert codes(seen) == ["declared-output-missing"]
     assert "{project}/never.bin was not made" in seen.reasons[0].text
 
@@ -380,10 +380,10 @@ def test_a_declared_output_left_by_an_earlier_run_is_not_this_runs(clinic: Clini
     clinic.write("out/old.bin", "of yesterday")
     started_ns = clinic.start()
     clinic.write("out/new.bin", "of today")
-    stale = clinic.observe(Trace(), started_ns=started_ns, declared_outputs=[clinic.path("model.bin")])
+    stale = clinic.observe(Trace(), started_ns=started_ns, outputs=[clinic.path("model.bin")])
     assert codes(stale) == ["declared-output-missing"]
     assert stale.manifest.outputs == ()
-    mixed = clinic.observe(Trace(), started_ns=started_ns, declared_outputs=[clinic.path("out")])
+    mixed = clinic.observe(Trace(), started_ns=started_ns, outputs=[clinic.path("out")])
     assert [output.name for output in mixed.manifest.outputs] == ["{project}/out/new.bin"]
     assert mixed.reusable
 
@@ -391,7 +391,7 @@ def test_a_declared_output_left_by_an_earlier_run_is_not_this_runs(clinic: Clini
 def test_a_declared_output_that_is_read_is_an_input_and_no_output(clinic: Clinic) -> None:
     clinic.write("model.bin", "to go on from")
     seen = clinic.observe(
-        Trace(accesses=(clinic.access("read", "model.bin"),)), declared_outputs=[clinic.path("model.bin")]
+        Trace(accesses=(clinic.access("read", "model.bin"),)), outputs=[clinic.path("model.bin")]
     )
     assert set(seen.manifest.data) == {"{project}/model.bin"}
     assert seen.manifest.outputs == ()

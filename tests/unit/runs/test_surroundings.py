@@ -11,9 +11,10 @@ import pytest
 
 from lichen.errors import EncodingError, StorageError
 from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.differences import Difference, differences
 from lichen.runs.work.interpreter import Interpreter
 from lichen.runs.work.manifest import Manifest, Output
-from lichen.runs.work.surroundings import EDITED, MISSING, STDIN, Difference, Surroundings, differences
+from lichen.runs.work.surroundings import EDITED, MISSING, STDIN, Surroundings
 from lichen.runs.workspace.project import Project
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import select
 import stat
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,7 @@ class StandardInput:
         path: Path of the file, when it is one that still has a name.
         size_bytes: Bytes passed on, for a pipe.
         sha256: Digest of the bytes passed on, for a pipe that the command wanted to read; None for one it never did.
+        offset: Where in the file reading will begin, bytes; more than 0 when somebody has read from it before.
         complete: Whether the digest covers all that the command can have read and all there was to read; true as well
             when it never wanted to read. When not, the digest says what it may have read, not what it did read.
     """
@@ -51,6 +53,21 @@ class StandardInput:
     size_bytes: int = 0
     sha256: bytes | None = None
     complete: bool = True
+    offset: int = 0
+
+    def digest(self, digest_file: Callable[[Path], bytes]) -> bytes | None:
+        """Return a digest of what a command will read from a file, 32 bytes; None when this is no file that has a name.
+
+        Of a file at its beginning it is the file's own. Further on the place counts with the whole file, since a command may
+        also go back.
+
+        Args:
+            digest_file: Returns the SHA-256 of a file.
+        """
+        if self.kind != "file" or self.path is None:
+            return None
+        whole = digest_file(self.path)
+        return hashlib.sha256(b"from %d of " % self.offset + whole).digest() if self.offset else whole
 
 
 def describe_standard_input(descriptor: int = 0) -> StandardInput:
@@ -62,7 +79,8 @@ def describe_standard_input(descriptor: int = 0) -> StandardInput:
     if os.isatty(descriptor):
         return StandardInput("terminal")
     if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
-        return StandardInput("file", path=_path_of(descriptor, status))
+        offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return StandardInput("file", path=_path_of(descriptor, status), offset=offset)
     if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == 1 and os.minor(status.st_rdev) == 3:
         return StandardInput("null")
     return StandardInput("pipe", complete=False)

@@ -19,8 +19,9 @@ from lichen.errors import LichenError
 from lichen.runs.queries.views import is_digest
 from lichen.runs.reuse.trust import Trusted
 from lichen.runs.work.collector import without_collector
+from lichen.runs.work.differences import Difference, differences, gap_between
 from lichen.runs.work.manifest import Manifest, command_key, family_key
-from lichen.runs.work.surroundings import STDIN, Difference, Surroundings, differences
+from lichen.runs.work.surroundings import STDIN, Surroundings
 from lichen.runs.workspace.project import PROJECT_MARK
 
 if TYPE_CHECKING:
@@ -242,7 +243,8 @@ def _look_up(
             continue
         now = replace(surroundings.redo(shape), seeds=dict(command.seeds)).sharing(shape)
         parts = now.parts(workspace.group_key)
-        answer = _answer_for(workspace, surroundings, parts, policy)
+        covered = gap_between(surroundings, shape) is None
+        answer = _answer_for(workspace, surroundings, parts, policy) if covered else None
         if answer is not None and _RANK[answer.kind] > _RANK[best.kind]:
             answer.parts = parts
             answer.warnings = best.warnings + answer.warnings
@@ -292,6 +294,8 @@ def _explain_miss(
             return
         now = replace(surroundings.redo(manifest), seeds=dict(command.seeds))
         found = list(differences(manifest, now))
+        if (gap := gap_between(surroundings, manifest)) is not None:
+            found.append(gap)
         if fewest is None or len(found) < fewest:
             fewest = len(found)
             answer.difference = found[0] if found else None
@@ -308,21 +312,21 @@ def _answer_for(
     exact, same_work = exact_fingerprint(parts), same_work_fingerprint(parts)
     equal = runs_by(connection, "exact", exact, _CANDIDATES_MAX)
     for run, manifest in _with_manifests(workspace, [run for run in equal if workspace.is_own(run.index)]):
-        if surroundings.contradicts_own_outputs(manifest) is None:
+        if _stands(surroundings, manifest):
             return Answer("hit", run, manifest, disputed=_is_disputed(workspace, equal))
     usable = [
         (run, manifest)
         for run, manifest in _with_manifests(
             workspace, [run for run in equal if not workspace.is_own(run.index)]
         )
-        if surroundings.contradicts_own_outputs(manifest) is None
+        if _stands(surroundings, manifest)
     ]
     if usable:
         return _choose(workspace, usable, policy)
     for run, manifest in _with_manifests(
         workspace, runs_by(connection, "same_work", same_work, _CANDIDATES_MAX)
     ):
-        if surroundings.contradicts_own_outputs(manifest) is None:
+        if _stands(surroundings, manifest):
             accepted = "same-work" in policy.accept and policy.believes(workspace, run.index, run.member)
             return Answer(
                 "hit" if accepted else "same-work",
@@ -332,6 +336,13 @@ def _answer_for(
                 level="same-work",
             )
     return None
+
+
+def _stands(surroundings: Surroundings, manifest: Manifest) -> bool:
+    """Say whether a run of equal work may answer: it knows of all that is declared, and found nothing absent that is there."""
+    return (
+        gap_between(surroundings, manifest) is None and surroundings.contradicts_own_outputs(manifest) is None
+    )
 
 
 def _with_manifests(

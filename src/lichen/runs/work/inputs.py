@@ -42,6 +42,7 @@ class PlainInputs:
         paths: Absolute path of each; of those that came by columns, names by directory stand in ``by_directory`` instead.
         by_directory: Last names by directory.
         rest: Paths that must be looked at one by one.
+        ignored: Absolute paths left out because a rule ignores them.
     """
 
     names: list[str] = field(default_factory=list)
@@ -50,6 +51,7 @@ class PlainInputs:
     paths: list[str] = field(default_factory=list)
     by_directory: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
 
 def plain_inputs(
@@ -88,8 +90,10 @@ def plain_inputs(
             continue
         ignored = project.ignored_in(directory, names)
         if ignored:
-            below = (f"{directory}/{name}" for name in ignored)
-            found.rest += [path for path in below if project.is_read_for_good(path)]
+            below = [f"{directory}/{name}" for name in ignored]
+            good = [path for path in below if project.is_read_for_good(path)]
+            found.rest += good
+            found.ignored += set(below).difference(good)
             names = [name for name in names if name not in ignored]  # noqa: PLW2901
         paths += [f"{directory}/{name}" for name in names]
         found.names += project.names_in(directory, names)
@@ -127,16 +131,18 @@ def plain_columns(
     """
     unwanted = set(_changed_since(reads, changed_since_ns))
     left_out: set[str] = set()
+    passed_over: set[str] = set()
     project = surroundings.project
     for directory, names in reads.names.items():
         if any(f"{directory}/".startswith(f"{place}/") for place in own_places):
             left_out.update(f"{directory}/{name}" for name in names)
         elif ignored := project.ignored_in(directory, names):
             for path in (f"{directory}/{name}" for name in ignored):
-                (unwanted if project.is_read_for_good(path) else left_out).add(path)
+                (unwanted if project.is_read_for_good(path) else passed_over).add(path)
+    left_out |= passed_over
     reads, odd = reads.without(unwanted | left_out)
     odd = [read for read in odd if read[0] not in left_out]
-    found = PlainInputs()
+    found = PlainInputs(ignored=list(passed_over))
     digests, told = surroundings.digest_columns(reads) if len(reads) else (b"", b"")
     if told.count(1) != len(told):
         paths = list(reads.paths())

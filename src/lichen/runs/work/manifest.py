@@ -93,6 +93,9 @@ class Manifest:
         executables: Digest by name of programs run beside the interpreter.
         outputs: Files made.
         directories: Directories made that stood at the end.
+        ignored: What the run touched and was told to ignore, by name; of very many the digest of the rules. Another request may
+            pass over it only where today's rules do.
+        declared_outputs: Names the user called outputs.
         detail: CID text of the deletable detail artefact, or None.
     """
 
@@ -114,6 +117,8 @@ class Manifest:
     executables: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
     directories: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    declared_outputs: tuple[str, ...] = ()
     detail: str | None = None
 
     def section(self, part: str) -> dict[str, Any]:
@@ -192,7 +197,7 @@ class Manifest:
         sections = (
             self.code, self.data, self.absent, self.present, self.listings, self.modules, self.imports, self.variables,
             self.environment, self.distributions, self.executables, [output.name for output in self.outputs],
-            self.directories,
+            self.directories, *(names for names in (self.ignored, self.declared_outputs) if names),
         )  # fmt: skip
         whole = hashlib.sha256()
         for section in sections:
@@ -209,6 +214,7 @@ class Manifest:
             "imports": list(self.imports), "directories": list(self.directories),
             "outputs": [output.to_json() for output in self.outputs], "detail": self.detail,
         }  # fmt: skip
+        value |= {name: list(getattr(self, name)) for name in _OPTIONAL_SECTIONS if getattr(self, name)}
         members = {name: canonical_json(item) for name, item in value.items()}
         members |= {name: self._canonical(name) for name in _LARGE_SECTIONS}
         return (
@@ -233,6 +239,7 @@ class Manifest:
                 f"not a manifest of version {MANIFEST_VERSION}", remedy="A newer Lichen may have written it."
             )
         sections: dict[str, Any] = {key: _strings(value, key) for key in _LIST_SECTIONS}
+        sections |= {key: _strings(value, key) for key in _OPTIONAL_SECTIONS if key in value}
         sections |= {key: _mapping(value, key) for key in _MAP_SECTIONS}
         outputs = value.get("outputs")
         if not isinstance(outputs, list) or not isinstance(value.get("cwd"), str):
@@ -251,6 +258,7 @@ class Manifest:
 
 _LARGE_SECTIONS = ("code", "data")
 _LIST_SECTIONS = ("command", "family", "absent", "imports", "directories")
+_OPTIONAL_SECTIONS = ("ignored", "declared_outputs")
 _MAP_SECTIONS = (
     "seeds", "parameters", "code", "data", "present", "listings", "modules",
     "variables", "environment", "distributions", "executables",

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
-from lichen.runs.trace.programs import find_library, find_program
 from lichen.runs.trace.trace import Access
+from lichen.runs.work.declared import declared_entries, ignored_names
 from lichen.runs.work.inputs import files_below, find_links, plain_columns, plain_inputs
 from lichen.runs.work.manifest import Manifest, Output
+from lichen.runs.work.searches import found_by_search
 from lichen.runs.work.surroundings import ALWAYS_VARIABLES, FILE_MARK, MISSING, STDIN, Surroundings
 from lichen.runs.workspace.config import lichen_home
 
@@ -100,6 +101,8 @@ class _Observer:
     plain_paths: list[str] = field(default_factory=list)
     plain_names: list[str] = field(default_factory=list)
     plain_by_directory: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    declared_directories: list[str] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)
 
     @cached_property
     def own_places(self) -> tuple[str, ...]:
@@ -117,6 +120,7 @@ class _Observer:
         name = project.name_of(seen.path)
         kinds = seen.by_kind
         if project.is_ignored(seen.path):
+            self.pass_over(seen.path)
             self._check_version_control(seen, name)
             if not project.is_read_for_good(seen.path):
                 return
@@ -179,6 +183,11 @@ class _Observer:
             self.blame("inputs-changed", f"the link {name} was changed by something else during the run")
         self.present[name] = self.surroundings.link_of(name)
 
+    def pass_over(self, path: str) -> None:
+        """Note a path that the user told Lichen to ignore: another request may not be told so."""
+        if self.surroundings.project.is_chosen_ignored(path):
+            self.ignored.add(path)
+
     def _check_version_control(self, seen: _Path, name: str) -> None:
         """Blame a change of what version control keeps: a hit would not make it."""
         written = seen.by_kind.keys() & {"write", "append", "update"}
@@ -229,6 +238,8 @@ class _Observer:
         )
         self.plain_paths = plain.paths
         self.plain_names += plain.names
+        for path in plain.ignored:
+            self.pass_over(path)
         self.data.update(zip(plain.names, plain.digests, strict=True))
         self.data_sizes.update(zip(plain.names, plain.sizes, strict=True))
         for path in plain.rest:
@@ -245,6 +256,8 @@ class _Observer:
             own_places=self.own_places,
         )
         self.plain_by_directory = found.by_directory
+        for path in found.ignored:
+            self.pass_over(path)
         self.plain_names += found.names
         self.data.update(zip(found.names, found.digests, strict=True))
         self.data_sizes.update(zip(found.names, found.sizes, strict=True))
@@ -306,9 +319,27 @@ class _Observer:
             if name in self.directories:
                 continue
             found[name] = self.surroundings.listing_of(name, made)
+            for path in self.surroundings.ignored_entries(name, access.names or ()):
+                self.pass_over(path)
             if access.names is None or not self.surroundings.has_listed(name, made, access.names):
                 self.blame("inputs-changed", f"the listing of {name} changed during the run")
+        for name in self.declared_directories:
+            if name not in found and name not in self.directories:
+                found[name] = self.surroundings.listing_of(name, made)
         return found
+
+    def take_declared(self, paths: Iterable[str]) -> None:
+        """Take what the user calls inputs, whether the run was seen to read it or not, and the names in its directories."""
+        project = self.surroundings.project
+        for kind, path in declared_entries(self.surroundings, paths):
+            name = project.name_of(path)
+            if kind == "directory":
+                self.declared_directories.append(name)
+            elif kind == "missing" and not Path(path).is_symlink():
+                if name not in self.outputs:
+                    self.absent.add(name)
+            elif kind != "other" and not (self.code.keys() | self.data.keys() | self.outputs.keys()) & {name}:
+                self.take_input(path, name, None, is_code=False)
 
     def take_output(self, path: str, name: str) -> None:
         """Store one output."""
@@ -328,45 +359,40 @@ def observe(
     trace: Trace,
     *,
     started_ns: int,
-    declared_data: Iterable[str] = (),
-    declared_code: Iterable[str] = (),
-    declared_outputs: Iterable[str] = (),
-    declared_variables: Iterable[str] = (),
 ) -> Observation:
     """Describe a finished run.
 
     Args:
         workspace: Where outputs are stored.
         command: What was asked.
-        surroundings: Names and digests, shared with the look-up before the run so that nothing is hashed twice.
+        surroundings: Names and digests; knows what the user declares.
         trace: What the run was seen to do.
         started_ns: Wall-clock time at which the command started, nanoseconds.
-        declared_data: Absolute paths of files or directories the user calls inputs.
-        declared_code: Likewise for code.
-        declared_outputs: Likewise for outputs.
-        declared_variables: Names of variables the user calls inputs.
 
     Returns:
         Manifest, and why it is not reusable, if so. Outputs are in the store.
     """
-    outputs = tuple(declared_outputs)
+    declared = surroundings.declared
+    outputs = declared.outputs
     observer = _Observer(workspace, surroundings, trace, started_ns, outputs)
     project = surroundings.project
-    sources = set(trace.modules.values()) | set(files_below(declared_code))
+    sources = set(trace.modules.values()) | {
+        path for kind, path in declared_entries(surroundings, declared.code) if kind == "file"
+    }
     if command.is_python and command.script and command.script.startswith("/"):
         sources.add(command.script)
     plain, named = trace.plain.without({*sources, *(access.path for access in trace.accesses)})
     reads, paths = _sorted_out(itertools.chain(trace.accesses, map(_plain_read, named)), sources)
     for path in sources:
-        if path not in paths and (not project.is_ignored(path) or project.is_read_for_good(path)):
+        if project.is_ignored(path) and not project.is_read_for_good(path) and path not in declared.code:
+            observer.pass_over(path)
+        elif path not in paths:
             observer.take_input(path, project.name_of(path), None, is_code=True)
     observer.take_plain(reads, paths)
     observer.take_columns(plain, paths)
     for seen in paths.values():
         observer.take_path(seen, sources)
-    for path in files_below(declared_data):
-        if project.name_of(path) not in observer.data:
-            observer.take_input(path, project.name_of(path), None, is_code=False)
+    observer.take_declared((*declared.data, *declared.code))
     _take_links(observer)
     for path in trace.links:
         _take_link(observer, path)
@@ -376,7 +402,7 @@ def observe(
         observer.blame("partial", reason)
     for peer in trace.network[:3]:
         observer.blame("network", f"the run talked to {peer}")
-    manifest = _manifest(observer, command, trace, declared_variables)
+    manifest = _manifest(observer, command, trace)
     for what in sorted(surroundings.concealer.hidden):
         observer.blame("secret", f"{what} is a secret, by which a public ledger must not tell work apart")
     return Observation(manifest, observer.data_sizes, observer.reasons)
@@ -427,7 +453,9 @@ def _take_links(observer: _Observer) -> None:
         names = [name for name in names if name not in plain]
     inputs = itertools.chain(observer.plain_paths, map(project.path_of, names))
     for link in find_links(surroundings, inputs, observer.plain_by_directory):
-        if not project.is_ignored(link):
+        if project.is_ignored(link):
+            observer.pass_over(link)
+        else:
             observer.take_link(link)
 
 
@@ -435,7 +463,9 @@ def _take_link(observer: _Observer, path: str) -> None:
     """Note a link whose target was read, unless it leads to the whole project: a colleague's checkout has others."""
     project = observer.surroundings.project
     leads_home = f"{project.root}/".startswith(f"{os.path.realpath(path)}/")
-    if not project.is_ignored(path) and not (leads_home and not project.contains(path)):
+    if project.is_ignored(path):
+        observer.pass_over(path)
+    elif not (leads_home and not project.contains(path)):
         observer.take_link(path)
 
 
@@ -470,15 +500,13 @@ def _take_stdin(observer: _Observer, trace: Trace) -> None:
         observer.data_sizes[STDIN] = 0
 
 
-def _manifest(
-    observer: _Observer, command: Command, trace: Trace, declared_variables: Iterable[str]
-) -> Manifest:
+def _manifest(observer: _Observer, command: Command, trace: Trace) -> Manifest:
     surroundings = observer.surroundings
     project = surroundings.project
     listings = observer.listings()
     imports = frozenset(trace.imports)
     module_directories = {project.name_of(path) for path in trace.module_directories}
-    names = {*trace.variables, *declared_variables, *ALWAYS_VARIABLES}
+    names = {*trace.variables, *surroundings.declared.variables, *ALWAYS_VARIABLES}
     names = {name for name in names if not LAUNCHER_VARIABLE.fullmatch(name)}
     seed_variables = {name[1:] for name in command.seeds if name.startswith("$")}
     executables = {}
@@ -492,7 +520,7 @@ def _manifest(
     keys = ["encoding", "start", *interpreter.to_environment()] if interpreter else ["encoding", "machine"]
     if trace.environment.get("cuda"):
         keys.append("nvidia_driver")
-    keys += _found_by_search(observer, trace)
+    keys += found_by_search(surroundings.environ, trace)
     facts = surroundings.environment_of(keys)
     return Manifest(
         command=command.canonical,
@@ -513,33 +541,9 @@ def _manifest(
         executables=executables,
         outputs=tuple(observer.outputs[name] for name in sorted(observer.outputs)),
         directories=tuple(sorted(observer.directories)),
+        ignored=ignored_names(project, observer.ignored),
+        declared_outputs=tuple(sorted(map(project.name_of, observer.declared_outputs))),
     )
-
-
-def _found_by_search(observer: _Observer, trace: Trace) -> list[str]:
-    """Name the programs and libraries that a search path led to: an earlier or another entry there would lead elsewhere.
-
-    The run's own interpreter is left out: it is described by what it is, not by where it lies.
-    """
-    environ = observer.surroundings.environ
-    started = {os.path.realpath(path) for path in trace.execs}
-    started |= {os.path.realpath(access.path) for access in trace.accesses if access.kind == "exec"}
-    first = 1 if trace.processes and trace.processes[0].kind == "python" else 0
-    started |= {os.path.realpath(process.path) for process in trace.processes[first:] if process.path}
-    names = {_last(path) for process in trace.processes[first:] for path in (process.name, process.path)}
-    names |= {_last(access.path) for access in trace.accesses if access.kind == "exec"}
-    found = [
-        f"program {name}"
-        for name in sorted(names - {""})
-        if (path := find_program(name, "/", environ)) and os.path.realpath(path) in started
-    ]
-    libraries = {_last(access.path) for access in trace.accesses if ".so" in access.path}
-    found += [f"library {name}" for name in sorted(libraries) if find_library(name, "/", environ)]
-    return found
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _unchanged(first: StatKey, now: os.stat_result) -> bool:

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +26,7 @@ from lichen.encoding.canonical import canonical_json
 from lichen.errors import LichenError
 from lichen.runs.trace.variables import ALL_NAMES, all_names
 from lichen.runs.work.concealment import Concealer
+from lichen.runs.work.declared import Declared
 from lichen.runs.work.digest_texts import column_of, digest_texts, texts_of_column
 from lichen.runs.work.interpreter import Interpreter, distribution_versions
 from lichen.runs.work.manifest import Manifest
@@ -34,7 +35,7 @@ from lichen.runs.workspace.project import Project
 if TYPE_CHECKING:
     from lichen.runs.trace.trace import PlainReads
 
-__all__ = ["ALWAYS_VARIABLES", "STDIN", "Difference", "Surroundings", "differences"]
+__all__ = ["ALWAYS_VARIABLES", "STDIN", "Surroundings"]
 
 STDIN = "{stdin}"
 _SEARCHES = frozenset({"program", "library"})
@@ -76,49 +77,6 @@ class _Listing(NamedTuple):
     bare: list[str]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The first item in which a request differs from an earlier run.
-
-    Args:
-        section: Section of the manifest, such as ``data``.
-        name: Name of the item in it.
-        before: What the run saw; None when it did not see the item.
-        now: What is there; None when it is not there.
-    """
-
-    section: str
-    name: str
-    before: str | None
-    now: str | None
-
-    def describe(self) -> str:
-        """Say the difference in one line."""
-        if self.section == "absent":
-            return f"{self.name} exists now; the earlier run found nothing there"
-        if self.section == "listings":
-            return f"the listing of {self.name} changed"
-        if self.section == "modules":
-            return f"{self.name} could now supply other modules: {self.now or 'none'} instead of {self.before or 'none'}"
-        if self.section in ("code", "data", "executables"):
-            if self.now in (None, MISSING):
-                return f"{self.name} is gone"
-            return f"{self.name} changed" if self.before else f"{self.name} is new"
-        if self.section == "distributions" and self.name.startswith("names in "):
-            return f"the {self.name} changed"
-        if self.section == "distributions" and self.name.startswith("("):
-            return f"what is installed changed {self.name}"
-        if self.section == "variables" and self.name == ALL_NAMES:
-            return "other variables are set than before, and the run looked at all of them"
-        noun = {
-            "variables": "variable", "distributions": "installed version of", "environment": "environment:",
-            "present": "", "seed": "seed", "command": "command",
-        }[self.section]  # fmt: skip
-        before = "unset" if self.before is None else self.before
-        now = "unset" if self.now is None else self.now
-        return f"{noun} {self.name} is {now}, was {before}".strip()
-
-
 @dataclass
 class Surroundings:
     """What is there now.
@@ -133,6 +91,7 @@ class Surroundings:
         hash_files: Does so for many at once: given paths and, for each, the state that is meant or None, returns 32 bytes or
             None for each; see ``DigestCache.digest_states``. Without it each is hashed by itself.
         hash_columns: Does so for very many; see ``DigestCache.digest_columns``.
+        declared: What the request names beside its command line.
     """
 
     project: Project
@@ -143,6 +102,7 @@ class Surroundings:
     concealer: Concealer = field(default_factory=Concealer)
     hash_files: HashFiles | None = None
     hash_columns: HashColumns | None = None
+    declared: Declared = field(default_factory=Declared)
     _digests: dict[str, str] = field(default_factory=dict)
     _listings: dict[str, _Listing | None] = field(default_factory=dict)
 
@@ -307,6 +267,11 @@ class Surroundings:
         listing = self._scan(directory)
         return [] if listing is None else listing.folders
 
+    def names_in(self, directory: str) -> list[str]:
+        """Return the sorted names in a directory by absolute path; none if it cannot be read."""
+        listing = self._scan(directory)
+        return [] if listing is None else listing.bare
+
     def links_in(self, directory: str, *, whole: bool = False) -> set[str] | None:
         """Return the names of symbolic links in a directory.
 
@@ -341,6 +306,18 @@ class Surroundings:
         if listing is None:
             return MISSING
         return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, listing.names))).digest())
+
+    def ignored_entries(self, name: str, entries: Iterable[str]) -> list[str]:
+        """Return the absolute paths of those entries of a directory, then or now, that a listing leaves out.
+
+        Args:
+            name: Manifest name of the directory.
+            entries: Names as they once were, with or without a slash behind directories.
+        """
+        path = self.project.path_of(name)
+        now = self._listing(name)
+        names = sorted({*_without_slashes(list(entries)), *(now.bare if now else ())})
+        return [f"{path.rstrip('/')}/{entry}" for entry in self.project.ignored_in(path, names)]
 
     def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
         """Say whether a directory holds the names it once held, apart from what the run made and what is ignored.
@@ -568,31 +545,3 @@ def _nvidia_driver() -> str | None:
         )
     except (OSError, IndexError):
         return None
-
-
-def differences(before: Manifest, now: Manifest) -> Iterator[Difference]:
-    """Give every item in which two manifests differ, what a person would look at first coming first.
-
-    Args:
-        before: Of the earlier run.
-        now: The same items as they are now; see :meth:`Surroundings.redo`.
-    """
-    if before.command != now.command or before.cwd != now.cwd:
-        yield Difference("command", "", " ".join(before.command), " ".join(now.command))
-    for name in before.absent:
-        if name not in now.absent:
-            yield Difference("absent", name, None, "there")
-    for section in _SECTIONS:
-        old: Mapping[str, str | None] = getattr(before, section)
-        new: Mapping[str, str | None] = getattr(now, section)
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                yield Difference(section, name, old.get(name), new.get(name))
-    for name in sorted(before.seeds.keys() | now.seeds.keys()):
-        if before.seeds.get(name) != now.seeds.get(name):
-            yield Difference("seed", name, before.seeds.get(name), now.seeds.get(name))
-
-
-_SECTIONS = (
-    "code", "data", "present", "listings", "modules", "variables", "distributions", "environment", "executables",
-)  # fmt: skip

@@ -7,6 +7,7 @@ written with ``\\udcXX`` made visible as ``%XX``, so that every manifest is vali
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -78,6 +79,12 @@ class Project:
         return [*lines, *self.extra_ignore]
 
     @cached_property
+    def rules_digest(self) -> str:
+        """Digest of the user's own ignore lines, in order; comments and blank lines say nothing."""
+        said = [line.strip() for line in self._chosen_lines if line.strip() and not line.startswith("#")]
+        return hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    @cached_property
     def _prefix(self) -> str:
         return str(self.root).rstrip("/") + "/"
 
@@ -89,6 +96,13 @@ class Project:
         """Say whether an absolute path is left out of outputs and listings, and of inputs but for :meth:`is_read_for_good`."""
         relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
         return self._ignore.is_ignored(relative)
+
+    def is_chosen_ignored(self, path: str) -> bool:
+        """Say whether an absolute path is ignored because the user said so, in a file, in settings or on the command line."""
+        if not self._chosen.rules:
+            return False
+        relative = path[len(self._prefix) :] if self.contains(path) else path.lstrip("/")
+        return self._chosen.is_ignored(relative)
 
     def is_version_control(self, path: str) -> bool:
         """Say whether a path is part of what version control keeps; its index, which looking refreshes, is not counted."""
