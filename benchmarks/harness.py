@@ -66,13 +66,19 @@ def write_result(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "machine": machine(),
-        "command": "python " + shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": "python "
+        + shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_place, sys.argv[1:])]),
         "bars": bars,
         "figures": figures,
         "notes": list(notes),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
+
+
+def _without_place(word: str) -> str:
+    """A word of the command line without where on this machine something lies."""
+    return Path(word).name if word.startswith("/") else word
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -21,10 +21,8 @@ __all__ = ["completion_command"]
 @pass_invocation
 def completion_command(invocation: Invocation, /, shell: str) -> None:
     """Print the completion script of a shell."""
-    from click.shell_completion import get_completion_class
-
+    from lichen.cli.completing import completion_class
     from lichen.cli.table import table
 
-    kind = get_completion_class(shell)
-    assert kind is not None
+    kind = completion_class(shell)
     invocation.output.stdout.write(kind(table, {}, "lichen", "_LICHEN_COMPLETE").source() + "\n")

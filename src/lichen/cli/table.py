@@ -39,6 +39,10 @@ class CommandTable(click.Group):
                 module = import_module(f"lichen.cli.{commands[cmd_name][0]}")
                 command = getattr(module, f"{cmd_name}_command")
                 assert isinstance(command, click.Command)
+                if ctx.resilient_parsing:  # a shell asks what could follow
+                    from lichen.cli.completing import teach
+
+                    teach(command)
                 return command
         return None
 

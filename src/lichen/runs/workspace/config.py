@@ -18,7 +18,14 @@ from typing import Any
 
 from lichen.errors import UsageError
 
-__all__ = ["PROJECT_FILE", "ProjectConfig", "UserConfig", "check_user_setting", "lichen_home"]
+__all__ = [
+    "PROJECT_FILE",
+    "USER_SETTINGS",
+    "ProjectConfig",
+    "UserConfig",
+    "check_user_setting",
+    "lichen_home",
+]
 
 PROJECT_FILE = "lichen.toml"
 _PROJECT_KEYS = {
@@ -29,6 +36,8 @@ _USER_KEYS = {
     "identity.member": str, "identity.key": str, "reuse.trust": list, "reuse.agree": int,
     "ledger.default": str, "energy.zone": str,
 }  # fmt: skip
+USER_SETTINGS = tuple(sorted(_USER_KEYS))
+"""Names of the settings that belong to a person."""
 
 
 def lichen_home(environ: Mapping[str, str] | None = None) -> Path:
@@ -83,9 +92,7 @@ def check_user_setting(name: str) -> None:
         UsageError: It is not.
     """
     if name not in _USER_KEYS:
-        raise UsageError(
-            f"there is no setting {name!r}", remedy=f"There are: {', '.join(sorted(_USER_KEYS))}."
-        )
+        raise UsageError(f"there is no setting {name!r}", remedy=f"There are: {', '.join(USER_SETTINGS)}.")
 
 
 def is_list_setting(name: str) -> bool:
