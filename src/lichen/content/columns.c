@@ -8,6 +8,8 @@
  * The log is that of runs/trace/preload.c, an entry of a bucket that of digest_table.py; change them together.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -267,6 +269,68 @@ EXPORT void columns_look(const char *paths, uint64_t count, int64_t *states, uin
     }
     if (descriptor >= 0)
         close(descriptor);
+}
+
+struct listing {
+    uint64_t count, bytes, room;
+    char *names; /* a zero byte behind each */
+    uint8_t *types;
+};
+
+EXPORT void columns_free_listing(struct listing *listing) {
+    if (listing) {
+        free(listing->names), free(listing->types);
+        free(listing);
+    }
+}
+
+/* Make room for one more name; every name has two bytes at least, so there are no more types than bytes. */
+static int make_place(struct listing *listing, size_t bytes) {
+    if (listing->bytes + bytes <= listing->room)
+        return 1;
+    uint64_t room = 2 * (listing->bytes + bytes) + 4096;
+    char *names = realloc(listing->names, room);
+    if (names)
+        listing->names = names;
+    uint8_t *types = realloc(listing->types, room);
+    if (types)
+        listing->types = types;
+    if (!names || !types)
+        return 0;
+    listing->room = room;
+    return 1;
+}
+
+/* List a directory: names, and types as in st_mode >> 12. NULL when it cannot be listed, or does not tell the types. */
+EXPORT struct listing *columns_list(const char *path) {
+    DIR *directory = opendir(path);
+    struct listing *listing = directory ? calloc(1, sizeof *listing) : NULL;
+    int failed = !listing;
+    while (!failed) {
+        errno = 0;
+        struct dirent *entry = readdir(directory);
+        if (!entry) {
+            failed = errno != 0;
+            break;
+        }
+        const char *name = entry->d_name;
+        if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])))
+            continue;
+        size_t bytes = strlen(name) + 1;
+        failed = entry->d_type == DT_UNKNOWN || !make_place(listing, bytes);
+        if (!failed) {
+            memcpy(listing->names + listing->bytes, name, bytes);
+            listing->bytes += bytes;
+            listing->types[listing->count++] = entry->d_type;
+        }
+    }
+    if (directory)
+        closedir(directory);
+    if (failed) {
+        columns_free_listing(listing);
+        return NULL;
+    }
+    return listing;
 }
 
 /* Look states up among the entries of one device, sorted by inode: the digest of each, a zero byte behind it. Those that are

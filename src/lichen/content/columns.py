@@ -14,13 +14,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DIGEST_STRIDE", "MANY", "STATE_BYTES", "TYPE_REGULAR", "Columns", "SplitLog", "columns"]
+__all__ = [
+    "DIGEST_STRIDE",
+    "MANY",
+    "STATE_BYTES",
+    "TYPE_DIRECTORY",
+    "TYPE_LINK",
+    "TYPE_REGULAR",
+    "Columns",
+    "SplitLog",
+    "columns",
+    "loaded",
+]
 
 MANY = 2_000  # files for which the library is worth loading
 STATE_BYTES = 40  # (= 5 * 8) device, inode, size, mtime and ctime, eight bytes each, as the machine has them
 DIGEST_STRIDE = 33  # a digest of 32 bytes and a zero byte behind it
 ENTRY_BYTES = 96  # of an entry of the digest table
-TYPE_REGULAR = 8
+TYPE_DIRECTORY, TYPE_REGULAR, TYPE_LINK = 4, 8, 10  # as in st_mode >> 12
 _SOURCE = Path(__file__).parent / "columns.c"
 _FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-w")
 
@@ -74,6 +85,19 @@ class Columns:
         self._split.argtypes = [ctypes.c_char_p, ctypes.c_uint64]
         self._free = library.columns_free
         self._free.restype, self._free.argtypes = None, [ctypes.POINTER(Reads)]
+
+        class Listing(ctypes.Structure):
+            """``struct listing`` of the library."""
+
+            _fields_ = [
+                *((name, ctypes.c_uint64) for name in ("count", "bytes", "room")),
+                *((name, ctypes.c_void_p) for name in ("names", "types")),
+            ]
+
+        self._list = library.columns_list
+        self._list.restype, self._list.argtypes = ctypes.POINTER(Listing), [ctypes.c_char_p]
+        self._free_listing = library.columns_free_listing
+        self._free_listing.restype, self._free_listing.argtypes = None, [ctypes.POINTER(Listing)]
         self._look = library.columns_look
         self._look.restype = None
         self._look.argtypes = [ctypes.c_char_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
@@ -134,6 +158,29 @@ class Columns:
         self._look(paths, count, states, types)
         return states.raw[: STATE_BYTES * count], types.raw[:count]
 
+    def entries(self, directory: str) -> tuple[list[str], bytes] | None:
+        """List a directory.
+
+        Args:
+            directory: Absolute path.
+
+        Returns:
+            Names in no order, and type of each (``st_mode >> 12``), symbolic links not followed. None when the directory cannot be
+            listed, or its file system does not tell the types.
+        """
+        path = os.fsencode(directory)
+        taken: Any = None if b"\0" in path else self._list(path)
+        if not taken:
+            return None
+        try:
+            listing, at = taken.contents, self._ctypes.string_at
+            if not listing.count:
+                return [], b""
+            names = os.fsdecode(at(listing.names, listing.bytes - 1)).split("\0")
+            return names, at(listing.types, listing.count)
+        finally:
+            self._free_listing(taken)
+
     def find(
         self, states: bytes, tables: Iterable[tuple[int, bytes]], entry_bytes: int
     ) -> tuple[bytes, bytes]:
@@ -168,6 +215,11 @@ def columns() -> Columns | None:
         return Columns(path)
     except (OSError, AttributeError, ImportError):
         return None
+
+
+def loaded() -> Columns | None:
+    """Return the library if it is in use already: for work that is not worth loading it."""
+    return columns() if columns.cache_info().currsize else None
 
 
 def _loads(path: str) -> bool:

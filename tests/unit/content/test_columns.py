@@ -156,6 +156,25 @@ def test_looks_are_those_of_stat(library: Columns, tmp_path: Path) -> None:
         assert (struct.unpack_from("<QQqqq", states, STATE_BYTES * place), types[place]) == expected, path
 
 
+def test_a_listing_is_that_of_scandir(library: Columns, tmp_path: Path) -> None:
+    assert library.entries(str(tmp_path)) == ([], b"")
+    for number in range(3000):
+        (tmp_path / f"{number}-{'x' * (number % 50)}").touch()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to("d")
+    (tmp_path / os.fsdecode(b"\xff")).touch()
+    os.mkfifo(tmp_path / "...")
+    found = library.entries(str(tmp_path))
+    if found is None:
+        pytest.skip("this file system does not tell types")
+    with os.scandir(tmp_path) as entries:
+        expected = {entry.name: entry.stat(follow_symlinks=False).st_mode >> 12 for entry in entries}
+    assert dict(zip(*found, strict=True)) == expected
+    assert len(found[0]) == len(expected)
+    for odd in ("/missing", "/d\0", str(tmp_path / "0-")):
+        assert library.entries(odd) is None
+
+
 def test_known_states_are_found_and_no_others(library: Columns) -> None:
     rng = random.Random(5)
     inodes = sorted(rng.sample(range(5000), 700))

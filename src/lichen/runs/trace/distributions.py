@@ -58,6 +58,10 @@ class Distribution:
     metadata: str
 
 
+_TOPS = re.compile(r'^"*([^,/"\r\n]+)', re.MULTILINE)
+"""What stands before the first slash or comma of each line of a list of files."""
+
+
 def normal_name(name: str) -> str:
     """Return the one spelling under which names of distributions compare equal."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -106,7 +110,7 @@ class SiteDirectory:
         for listing in ("RECORD", "installed-files.txt", "SOURCES.txt", "top_level.txt"):
             with contextlib.suppress(OSError):
                 text = Path(metadata, listing).read_text(encoding="utf-8", errors="surrogateescape")
-                tops = {line.partition(",")[0].partition("/")[0].strip('"\r') for line in text.splitlines()}
+                tops = set(_TOPS.findall(text))
                 break
         tops |= {f"{top}.py" for top in tops} if Path(metadata, "RECORD").exists() is False else set()
         for top in tops - {"", "..", "."}:

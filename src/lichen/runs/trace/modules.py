@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
@@ -277,11 +277,13 @@ def _add_questions(
 
 def _sort_installed(findings: ModuleFindings, installed: set[str], places: Places) -> None:
     """Describe installed files by their distribution's version, or as code where that says too little."""
-    sites: Mapping[str, SiteDirectory] = {path: SiteDirectory.read(path) for path in places.site_directories}
+    sites: dict[str, SiteDirectory] = {}
     for path in sorted(installed):
-        directory = next((entry for entry in sites if path.startswith(entry + "/")), None)
+        directory = next((entry for entry in places.site_directories if path.startswith(entry + "/")), None)
         if directory is None or is_generated(path):
             continue
+        if directory not in sites:
+            sites[directory] = SiteDirectory.read(directory)
         site = sites[directory]
         owner = site.owner_of(path)
         if owner is not None:

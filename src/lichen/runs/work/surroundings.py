@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lichen.content.columns import MANY
 from lichen.encoding.base import b64u
@@ -29,6 +29,7 @@ from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.declared import Declared
 from lichen.runs.work.digest_texts import column_of, digest_texts, texts_of_column
 from lichen.runs.work.interpreter import Interpreter, distribution_versions
+from lichen.runs.work.listing import Listing, read_listing, without_slashes
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.workspace.project import Project
 
@@ -61,22 +62,6 @@ HashFiles = Callable[[Sequence[str], "Sequence[State | None] | None"], "Sequence
 HashColumns = Callable[[bytes, int, "bytes | None"], "tuple[bytes, bytes] | None"]
 
 
-class _Listing(NamedTuple):
-    """A directory.
-
-    Attributes:
-        names: Sorted, a slash behind directories.
-        links: Which of them are symbolic links.
-        folders: Which of them are directories, without the slash.
-        bare: All names without slashes, sorted.
-    """
-
-    names: list[str]
-    links: set[str]
-    folders: list[str]
-    bare: list[str]
-
-
 @dataclass
 class Surroundings:
     """What is there now.
@@ -104,7 +89,7 @@ class Surroundings:
     hash_columns: HashColumns | None = None
     declared: Declared = field(default_factory=Declared)
     _digests: dict[str, str] = field(default_factory=dict)
-    _listings: dict[str, _Listing | None] = field(default_factory=dict)
+    _listings: dict[str, Listing | None] = field(default_factory=dict)
 
     def afresh(self) -> Surroundings:
         """Return the same with nothing looked at yet."""
@@ -232,31 +217,16 @@ class Surroundings:
         now = self.presence_of(name)
         return FILE_MARK if before == FILE_MARK and now.isdigit() else now
 
-    def _scan(self, path: str) -> _Listing | None:
+    def _scan(self, path: str) -> Listing | None:
         """List a directory by absolute path, once."""
         if path not in self._listings:
             try:
-                with os.scandir(path) as entries:
-                    found = list(entries)
-                names = [entry.name for entry in found]
-                special = [entry for entry in found if not entry.is_file(follow_symlinks=False)]
-                links = {entry.name for entry in special if entry.is_symlink()}
-                folders = sorted(
-                    entry.name
-                    for entry in special
-                    if (os.path.isdir(entry.path) if entry.name in links else entry.is_dir())  # noqa: PTH112
-                )
-                names.sort()
-                bare = names
-                if folders:
-                    slashed = set(folders)
-                    names = sorted(f"{name}/" if name in slashed else name for name in names)
-                self._listings[path] = _Listing(names, links, folders, bare)
+                self._listings[path] = read_listing(path)
             except OSError:
                 self._listings[path] = None
         return self._listings[path]
 
-    def _listing(self, name: str) -> _Listing | None:
+    def _listing(self, name: str) -> Listing | None:
         try:
             return self._scan(self.project.path_of(name))
         except LichenError:
@@ -316,7 +286,7 @@ class Surroundings:
         """
         path = self.project.path_of(name)
         now = self._listing(name)
-        names = sorted({*_without_slashes(list(entries)), *(now.bare if now else ())})
+        names = sorted({*without_slashes(list(entries)), *(now.bare if now else ())})
         return [f"{path.rstrip('/')}/{entry}" for entry in self.project.ignored_in(path, names)]
 
     def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
@@ -330,10 +300,10 @@ class Surroundings:
         now = self._listing(name)
         if now is None:
             return False
-        before = _without_slashes(list(entries))
+        before = without_slashes(list(entries))
         if now.bare == sorted(before):
             return True
-        listed = [set(_without_slashes(self._foreign(name, made, names))) for names in (now.names, before)]
+        listed = [set(without_slashes(self._foreign(name, made, names))) for names in (now.names, before)]
         return listed[0] == listed[1]
 
     def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
@@ -341,11 +311,11 @@ class Surroundings:
         path = self.project.path_of(name)
         own = made if isinstance(made, Set) else set(made)
         entries = sorted(entries)
-        ignored = self.project.ignored_in(path, _without_slashes(entries))
+        ignored = self.project.ignored_in(path, without_slashes(entries))
         if ignored:
             entries = [entry for entry in entries if entry.rstrip("/") not in ignored]
         names = self.project.names_in(path, entries)
-        if own.isdisjoint(_without_slashes(names)):
+        if own.isdisjoint(without_slashes(names)):
             return names
         return [visible for visible in names if visible.rstrip("/") not in own]
 
@@ -514,13 +484,6 @@ def _has_packages(interpreter: Interpreter) -> bool:
         entry.endswith("-packages") and entry.startswith(own) and Path(entry).is_dir()
         for entry in interpreter.path
     )
-
-
-def _without_slashes(entries: list[str]) -> list[str]:
-    """Return names without the slash behind directories."""
-    if "/\0" not in "\0".join(entries) + "\0":
-        return entries
-    return [entry.rstrip("/") for entry in entries]
 
 
 def _short_digest(text: str) -> str:
