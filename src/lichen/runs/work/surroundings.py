@@ -286,7 +286,9 @@ class Surroundings:
         """
         path = self.project.path_of(name)
         now = self._listing(name)
-        names = sorted({*without_slashes(list(entries)), *(now.bare if now else ())})
+        names = without_slashes(list(entries))
+        if now is not None and now.bare != names:
+            names = sorted({*names, *now.bare})
         return [f"{path.rstrip('/')}/{entry}" for entry in self.project.ignored_in(path, names)]
 
     def has_listed(self, name: str, made: Iterable[str], entries: Iterable[str]) -> bool:
