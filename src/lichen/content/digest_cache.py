@@ -5,7 +5,8 @@ it back, so an equal key means equal content, with three exceptions, and how eac
 
 - a change in the same clock tick as the one before leaves the times as they are: a file changed less than two seconds
   before it was hashed is not remembered
-- a program may go on writing to a file it has mapped without the times moving: ``paranoid`` reads the bytes again
+- a program may go on writing to a file it has mapped without the times moving: such a file is not remembered either, and
+  nothing in a file system that lives in memory; see ``lichen.content.settled`` (programs of other users are not seen)
 - the cache file itself may rot: every row carries a checksum, and a damaged file is thrown away
 
 Many files at once are handled column by column: their states, then the rows of the table that can know them, then one
@@ -44,12 +45,12 @@ from lichen.content.digest_table import (
     bucket_of,
 )
 from lichen.content.files import OPEN_FLAGS, StatKey, StrPath, file_changed, open_regular, raise_read_error
+from lichen.content.settled import RACY_NS, Settling
 from lichen.content.unixfs import CHUNK_SIZE, ArtefactHash, Progress, digest_descriptor, hash_descriptor
 from lichen.errors import LichenError
 
 __all__ = ["DigestCache"]
 
-RACY_NS = 2_000_000_000  # longer than a tick of any file system's clock; FAT's is two seconds
 PENDING_COUNT_MAX = 1000  # files learnt one by one before they are written down together
 HELD_COUNT_MAX = 300_000  # files of which something is held in memory, about 60 MiB
 BATCH_COUNT = 50_000  # files handled at once
@@ -78,6 +79,7 @@ class DigestCache:
     ) -> None:
         self._now_ns = now_ns
         self._table = DigestTable(Path(path), busy_seconds)
+        self._settling = Settling()
         self._buckets: dict[BucketKey, Bucket] = {}
         self._held_count = 0
         self._pending: dict[BucketKey, Bucket] = {}
@@ -300,7 +302,7 @@ class DigestCache:
         """Hash a file that must be in a state, before and after; remember it when its state will tell of any change."""
         if state[2] > CHUNK_SIZE:
             known = _hash(path, False, StatKey(*state), None)
-            if _is_settled(known.key, start_ns):
+            if self._settling.is_settled(known.key, start_ns):
                 self._learn(known)
             return known.sha256
         descriptor = os.open(path, OPEN_FLAGS)
@@ -319,7 +321,7 @@ class DigestCache:
         if not _is_in(status, state) or len(data) != state[2] or not stat.S_ISREG(status.st_mode):
             return None
         sha256 = hashlib.sha256(data).digest()
-        if state[4] < start_ns - RACY_NS and -(2**63) <= state[3] < 2**63:
+        if self._settling.is_settled(state, start_ns):
             self._keep(state[0], state[1], STATE.pack(*state[2:]) + sha256 + NO_ROOT)
         return sha256
 
@@ -355,7 +357,7 @@ class DigestCache:
                 return known
         start_ns = self._now_ns()
         known = _hash(path, with_cid, expected, progress)
-        if _is_settled(known.key, start_ns):
+        if self._settling.is_settled(known.key, start_ns):
             self._learn(known)
         return known
 
@@ -410,8 +412,3 @@ def _hash(path: StrPath, with_cid: bool, expected: StatKey | None, progress: Pro
     if size_bytes != status.st_size:  # what the kernel makes up claims another size than it has
         return Known(NEVER._replace(size_bytes=size_bytes), sha256, root)
     return Known(key, sha256, root)
-
-
-def _is_settled(key: StatKey, start_ns: int) -> bool:
-    """Whether any later change must move the file's ctime, and the key fits a row, so that it may be remembered."""
-    return key.ctime_ns < start_ns - RACY_NS and -(2**63) <= key.mtime_ns < 2**63

@@ -23,7 +23,7 @@ SECOND = 1_000_000_000
 class Clock:
     """A clock that is ahead of the files by as much as a test says."""
 
-    def __init__(self, ahead_ns: int = 10 * SECOND) -> None:
+    def __init__(self, ahead_ns: int = 1000 * SECOND) -> None:
         self.ahead_ns = ahead_ns
 
     def __call__(self) -> int:
@@ -239,7 +239,9 @@ class TestStates:
         assert told == [None] * 6 + [digest, digest, hash_bytes(b"").sha256]
 
     @pytest.mark.parametrize(
-        "ahead_ns", [0, SECOND, -3600 * SECOND], ids=["now", "a-second", "clock-set-back"]
+        "ahead_ns",
+        [0, SECOND, 10 * SECOND, -3600 * SECOND],
+        ids=["now", "a-second", "before-it-is-on-disk", "clock-set-back"],
     )
     def test_a_file_changed_a_moment_ago_is_told_and_not_remembered(self, location, tmp_path, ahead_ns):
         file = write(tmp_path / "data", b"content")
@@ -313,7 +315,9 @@ class TestWhenItMustNotAnswer:
         assert cache.hash_file(two) == hash_bytes(b"1111")
 
     @pytest.mark.parametrize(
-        "ahead_ns", [0, SECOND, -3600 * SECOND], ids=["now", "a-second", "clock-set-back"]
+        "ahead_ns",
+        [0, SECOND, 10 * SECOND, -3600 * SECOND],
+        ids=["now", "a-second", "before-it-is-on-disk", "clock-set-back"],
     )
     def test_a_file_changed_a_moment_ago_is_not_remembered(self, location, tmp_path, ahead_ns):
         file = write(tmp_path / "data", b"content")
