@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -44,6 +45,7 @@ from lichen.ledger.ports import View
 from lichen.runs.queries.views import default_views
 
 BATCH_COUNT = 1_000
+FILL_COUNT = 5_000  # entries in a batch that only fills the ledger
 PROOF_COUNT = 2_000
 SIZES = (1_000, 10_000, 100_000)
 BLOCK_ENTRIES_MAX = 1_000_000  # blocks close only when asked
@@ -93,7 +95,7 @@ class Bench:
     def fill_to(self, size: int) -> None:
         while (missing := size - self.grown.size) > 1:
             self.grown.append_all_signed(
-                self.statements(self.grown, min(BATCH_COUNT, missing - 1)), self.key, seal=True
+                self.statements(self.grown, min(FILL_COUNT, missing - 1)), self.key, seal=True
             )
 
     def limit(self, payloads: list[bytes]) -> None:
@@ -102,19 +104,19 @@ class Bench:
         self.bare.executemany("INSERT INTO entries(entry) VALUES(?)", rows)
         self.bare.execute("COMMIT")
 
-    def round(self) -> dict[str, float]:
-        """Seconds for one batch of each."""
+    def round(self) -> dict[str, tuple[float, float]]:
+        """Seconds for one batch of each, by the clock and of processors."""
         ours = self.statements(self.grown)
         payloads = [statement.to_bytes() for statement in ours]
         alone = self.statements(self.stateless)
         theirs = [Entry.signed(statement.to_bytes(), self.key) for statement in self.statements(self.grown)]
         self.stateless.seal(force=True)
         return {
-            "limit": seconds(lambda: self.limit(payloads)),
-            "without_state": seconds(lambda: self.stateless.append_all_signed(alone, self.key)),
-            "with_state": seconds(lambda: self.grown.append_all_signed(ours, self.key, seal=True)),
-            "verify": seconds(lambda: verify_all(theirs, self.key.public)),
-            "verified": seconds(lambda: self.grown.append_many(theirs, seal=True)),
+            "limit": both_seconds(lambda: self.limit(payloads)),
+            "without_state": both_seconds(lambda: self.stateless.append_all_signed(alone, self.key)),
+            "with_state": both_seconds(lambda: self.grown.append_all_signed(ours, self.key, seal=True)),
+            "verify": both_seconds(lambda: verify_all(theirs, self.key.public)),
+            "verified": both_seconds(lambda: self.grown.append_many(theirs, seal=True)),
         }
 
     def close(self) -> None:
@@ -129,6 +131,13 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def both_seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of processors by all threads of this process."""
+    started = time.process_time()
+    wall = seconds(work)
+    return wall, time.process_time() - started
+
+
 def verify_all(entries: list[Entry], key: PublicKey) -> None:
     for entry in entries:
         entry.verify(key)
@@ -141,13 +150,15 @@ def at_size(bench: Bench, size: int, rounds: int) -> dict[str, Any]:
     view_seconds = seconds(lambda: bench.grown.connection)
     bench.round()  # fills caches
     taken = [bench.round() for _ in range(rounds)]
-    by_name = {name: [each[name] for each in taken] for name in taken[0]}
+    by_name = {name: [each[name][0] for each in taken] for name in taken[0]}
+    busy = {name: [each[name][1] for each in taken] for name in taken[0]}
     figures: dict[str, Any] = {
         f"{name}_microseconds_per_entry": round(statistics.median(values) / BATCH_COUNT * 1e6, 1)
         for name, values in by_name.items()
     }
     for name in ("without_state", "with_state"):
         figures[f"{name}_share_of_limit"] = paired_ratio(by_name["limit"], by_name[name])
+        figures[f"{name}_share_of_limit_by_processor_time"] = paired_ratio(busy["limit"], busy[name])
     figures["verified_per_verify"] = paired_ratio(by_name["verified"], by_name["verify"])
     figures["with_state_entries_per_second"] = interval(
         [BATCH_COUNT / value for value in by_name["with_state"]]
@@ -220,6 +231,7 @@ def main() -> None:
         {
             **curve,
             "with_state_cost_at_last_per_cost_at_first": round(last[cost] / first[cost], 2),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024,
             **shown,
             **weights,
         },
@@ -233,7 +245,8 @@ def main() -> None:
         notes=[
             "Shares are seconds of the limit over seconds of the ledger, batch by batch; 1 would be no cost at all.",
             "Each record is a run that changes two keys of the state; a seal of 1,000 runs changes 2,000.",
-            "`verified` verifies in as many threads as there are processors; `verify` is one thread.",
+            "`verified` verifies, and the two others sign, in as many threads as there are processors; `limit` and `verify` are"
+            " one thread. `*_by_processor_time` counts what all threads spent: what the share would be on one processor.",
             "`disk_bytes` is of all files in the ledger's directory, query tables included, after closing.",
         ],
     )
