@@ -35,7 +35,7 @@ from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.plain_reads import keep_apart
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
-from lichen.runs.trace.programs import kind_of_program, looks_at_times
+from lichen.runs.trace.programs import is_written_script, kind_of_program, looks_at_times
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
 from lichen.runs.trace.sought import sought_in_vain
 from lichen.runs.trace.trace import PlainReads, StatKey, Trace
@@ -126,6 +126,9 @@ def _collect(evidence: Evidence) -> Trace:
         _look_closer(table, preload, verdict, found.modules.values())
     for path in sorted(found.loose_files):
         table.add_loose(path)
+    verdict.executables.update(
+        path for path in verdict.started_files if not places.is_ours(path) and is_written_script(path)
+    )
     accesses = table.finish()
     read = (access.path for access in accesses if access.kind == "read")
     verdict.read_scripts(itertools.chain(read, plain.paths()), evidence.base.keys())

@@ -23,12 +23,19 @@ Place = Literal[
 ]
 
 _SYSTEM_TREES = (
-    "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/libx32", "/usr/bin", "/usr/sbin", "/usr/include", "/usr/share",
-    "/usr/local/lib", "/usr/local/lib64", "/usr/local/bin", "/usr/local/sbin", "/usr/local/include", "/usr/local/libexec",
+    "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/libx32", "/usr/bin", "/usr/sbin", "/usr/include",
     "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/boot", "/nix/store", "/gnu/store",
     "/var/lib/dpkg", "/var/lib/apt", "/var/cache/fontconfig", "/var/cache/ldconfig", "/run/systemd", "/run/udev", "/run/nscd",
     "/var/run/nscd", "/run/resolvconf",
 )  # fmt: skip
+"""What a package manager lays out. Not ``/usr/local``, where people put what is their own, nor most of ``/usr/share``."""
+_SYSTEM_SHARED = (
+    "zoneinfo", "locale", "i18n", "terminfo", "fonts", "fontconfig", "X11", "icons", "themes", "mime", "misc", "file", "ca-certificates",
+    "ca-certificates-java", "glib-2.0", "glvnd", "vulkan", "egl", "drirc.d", "libdrm", "hwdata", "nvidia", "alsa", "p11-kit",
+    "crypto-policies", "perl", "perl5", "python3", "nodejs", "ruby", "tcltk", "bash-completion", "git-core", "doc", "man", "info",
+    "lintian", "dpkg", "keyrings", "applications", "pkgconfig", "aclocal", "gcc", "gdb", "cmake", "ghostscript", "java",
+)  # fmt: skip
+"""Folders of ``/usr/share`` that belong to system software; data laid beside them counts by content."""
 _SYSTEM_SETTINGS = (
     "ld.so", "nsswitch.conf", "passwd", "group", "shadow", "hosts", "hostname", "resolv.conf", "localtime", "timezone", "ssl", "pki",
     "ca-certificates", "mime.types", "magic", "os-release", "lsb-release", "debian_version", "redhat-release",
@@ -74,6 +81,20 @@ def _is_environment(site: str) -> bool:
     return len(parents) > 2 and (parents[2] / "pyvenv.cfg").is_file()
 
 
+def _files_of_interpreter(stdlib: str) -> list[str]:
+    """Name what an interpreter owns in a prefix that it shares with everything else, but for its library of modules."""
+    name = Path(stdlib).name  # such as python3.11
+    version = name.removeprefix("python")
+    if not name.startswith("python") or not version[:1].isdigit():
+        return []
+    binary = ["bin/python", "bin/python3", f"bin/{name}", "bin/pyvenv.cfg", "pyvenv.cfg"]
+    zipped = f"python{version.replace('.', '')}"
+    return [
+        *binary, f"bin/{zipped}._pth", f"bin/{name}._pth", f"lib/{zipped}.zip", f"include/{name}", "lib/libpython3.so",
+        f"lib/lib{name}.so", f"lib/lib{name}.so.1.0", f"lib/lib{name}.a",
+    ]  # fmt: skip
+
+
 class Places:
     """Knows the roots.
 
@@ -92,6 +113,8 @@ class Places:
         self._roots: dict[str, Place] = {}
         for tree in _SYSTEM_TREES:
             self._roots[tree] = "system"
+        for name in _SYSTEM_SHARED:
+            self._roots[f"/usr/share/{name}"] = "system"
         for name in _DEVICE_TREES:
             self._roots[name] = "device"
         self._roots["/dev/shm"] = "temporary"  # noqa: S108 - shared memory is where the run may put temporary files
@@ -123,6 +146,8 @@ class Places:
         prefixes = [normalise(prefix) for prefix in prefixes if prefix]
         for prefix in prefixes:
             if prefix in ("/", "/usr", "/usr/local"):
+                for name in _files_of_interpreter(stdlib):
+                    self._roots.setdefault(f"{prefix.rstrip('/')}/{name}", "interpreter")
                 continue
             for folder in _INTERPRETER_FOLDERS:
                 self._roots.setdefault(f"{prefix}/{folder}", "interpreter")

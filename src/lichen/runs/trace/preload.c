@@ -124,7 +124,8 @@ static int has_suffix(const char *text, const char *suffix) {
 
 /* System files are described by versions; leaving them out here keeps the log short. */
 static int is_boring(const char *path) {
-    static const char *const trees[] = {"/usr/lib/", "/usr/lib64/", "/usr/share/", "/usr/bin/", "/usr/sbin/", "/usr/include/",
+    static const char *const trees[] = {"/usr/lib/", "/usr/lib64/", "/usr/bin/", "/usr/sbin/", "/usr/include/",
+        "/usr/share/locale/", "/usr/share/zoneinfo/", "/usr/share/perl/", "/usr/share/perl5/", "/usr/share/fonts/",
         "/lib/", "/lib64/", "/bin/", "/sbin/", "/proc/", "/sys/", "/dev/null", "/dev/urandom", "/dev/random",
         "/dev/pts/", "/dev/nvidia", NULL};
     for (int i = 0; trees[i]; i++)

@@ -20,6 +20,7 @@ __all__ = [
     "find_library",
     "find_program",
     "is_isolated",
+    "is_written_script",
     "kind_of_program",
 ]
 
@@ -61,6 +62,13 @@ _TIME_OPTIONS = {
 _TIME_TEST = re.compile(r"\s-(nt|ot|N)\s")
 _SCRIPT_BYTES_MAX = 1 << 18  # (= 262144)
 
+_WRAPPER_BYTES_MAX = 1000
+_WRAPPER = re.compile(
+    rb"#![^\n]*python[^\n]*\n(#[^\n]*\n)*(import (re|sys)\n)+(from [\w.]+ import \w+\n\s*|import [\w.]+\n\s*)"
+    rb"if __name__ == ['\"]__main__['\"]:\n( +(if sys\.argv\[0\]|elif sys\.argv\[0\]|sys\.argv\[0\] =)[^\n]*\n)*"
+    rb" +sys\.exit\([\w.]+\(\)\)\s*"
+)
+"""What pip and uv write for an entry point."""
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?d?$")
 _INFORMING = frozenset(
     ("-V", "-VV", "--version", "-h", "--help", "-?", "--help-env", "--help-xoptions", "--help-all")
@@ -115,6 +123,21 @@ def kind_of_program(path: str) -> ProgramKind:
     if head.startswith(b"\x7fELF"):
         return "native" if elf_interpreter(real) else "static"
     return "unknown"
+
+
+def is_written_script(path: str) -> bool:
+    """Say whether a program is a script that somebody wrote, and not the few lines that an installer lays down to call a package.
+
+    Such a wrapper tells no more than its package, and its first line names a place that differs from machine to machine.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_WRAPPER_BYTES_MAX + 1)
+    except OSError:
+        return False
+    if not text.startswith(b"#!"):
+        return False
+    return len(text) > _WRAPPER_BYTES_MAX or _WRAPPER.fullmatch(text) is None
 
 
 def is_isolated(argv: Sequence[str]) -> str:

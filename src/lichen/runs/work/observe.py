@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import LichenError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
+from lichen.runs.trace.programs import is_written_script
 from lichen.runs.trace.trace import Access
 from lichen.runs.work.declared import declared_entries, ignored_names
 from lichen.runs.work.inputs import files_below, find_links, plain_columns, plain_inputs
@@ -510,7 +511,10 @@ def _manifest(observer: _Observer, command: Command, trace: Trace) -> Manifest:
     names = {name for name in names if not LAUNCHER_VARIABLE.fullmatch(name)}
     seed_variables = {name[1:] for name in command.seeds if name.startswith("$")}
     executables = {}
-    for path in trace.execs:
+    started = set(trace.execs)
+    if command.executable and not command.is_python and is_written_script(command.executable):
+        started.add(command.executable)
+    for path in sorted(started):
         digest = surroundings.digest_of(project.name_of(path))
         if digest == MISSING:
             observer.blame("partial", f"{path} was executed and cannot be read now")

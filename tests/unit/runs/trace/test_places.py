@@ -40,6 +40,10 @@ def places() -> Places:
         ("/opt/conda/data/set.csv", "other"),
         ("/usr/lib/x86_64-linux-gnu/libc.so.6", "system"),
         ("/usr/local/share/data.csv", "other"),
+        ("/usr/local/bin/own-tool", "other"),
+        ("/usr/local/lib/libown.so", "other"),
+        ("/usr/share/own-data/set.csv", "other"),
+        ("/usr/share/zoneinfo/Europe/Oslo", "system"),
         ("/etc/passwd", "system"),
         ("/etc/ssl/certs/ca.pem", "system"),
         ("/etc/model/settings.yaml", "other"),
@@ -93,3 +97,28 @@ def test_bytecode_kept_apart(places: Places) -> None:
 )
 def test_normalise(path: str, tidy: str) -> None:
     assert normalise(path) == tidy
+
+
+def test_an_interpreter_in_usr_local_owns_its_own_files_there() -> None:
+    found = Places("/srv/project", (), {"HOME": "/home/ann"})
+    found.add_interpreter(
+        ("/usr/local", "/usr/local"),
+        "/usr/local/lib/python3.12",
+        [
+            "/usr/local/lib/python312.zip",
+            "/usr/local/lib/python3.12",
+            "/usr/local/lib/python3.12/site-packages",
+        ],
+    )
+    expected = {
+        "/usr/local/bin/python3.12": "interpreter",
+        "/usr/local/lib/libpython3.12.so.1.0": "interpreter",
+        "/usr/local/lib/python312.zip": "interpreter",
+        "/usr/local/lib/python3.12/json/__init__.py": "interpreter",
+        "/usr/local/lib/python3.12/site-packages/numpy/__init__.py": "site",
+        "/usr/local/bin/python-tool": "other",
+        "/usr/local/lib/own.py": "other",
+    }
+    assert {path: found.of(path) for path in expected} == expected
+    assert not found.is_ours("/usr/local/bin/python3.12")
+    assert found.is_ours("/usr/local/bin/python-tool")
