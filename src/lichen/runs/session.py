@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from lichen.errors import LichenError, Rejected, StorageError, UsageError
+from lichen.errors import LichenError, NetworkError, Rejected, StorageError, UsageError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
 from lichen.runs.process.standard_input import describe_standard_input
 from lichen.runs.queries.views import is_digest
@@ -433,10 +433,14 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
     def store(output: SpooledOutput) -> None:
         store_left_over(workspace, output)
 
+    spool = Spool(directory, workspace.fallback_spool)
     try:
-        return Spool(directory, workspace.fallback_spool).flush(
-            append, store=store, on_problem=narrator.warning
+        return spool.flush(append, store=store, on_problem=narrator.warning)
+    except NetworkError as error:
+        count = len(spool.waiting())
+        narrator.warning(
+            f"{count} spooled record{'s go' if count != 1 else ' goes'} on waiting: {error.message}"
         )
     except LichenError as error:
         narrator.warning(f"spooled records could not be written: {error}")
-        return 0
+    return 0

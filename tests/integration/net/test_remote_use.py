@@ -233,6 +233,7 @@ def test_whoever_is_no_member_cannot_read_a_private_ledger(
     mallory = Colleague(tmp_path, stranger, "alice", server.url)
     refused = mallory.type("join", server.url, expect=2)
     assert "belongs to no member" in refused.stderr
+    assert f"lichen key admit NAME {stranger.keys['alice'].public.did_key}" in refused.stderr
 
 
 def test_the_python_interface_uses_a_served_ledger_too(
@@ -272,4 +273,30 @@ def test_a_server_that_was_never_reached_is_no_ledger(
     server = serve(public_team)
     nobody = Colleague(tmp_path, public_team, "alice", server.url)
     server.kill()
-    assert "cannot be reached" in nobody.type("log", expect=7).stderr
+    told = nobody.type("log", expect=7).stderr
+    assert "cannot be reached" in told
+    assert "nothing can be kept for it" in told
+
+
+def test_a_ledger_of_ones_own_is_imported_into_a_served_one(
+    pair: tuple[Server, Colleague, Colleague],
+) -> None:
+    server, alice, bob = pair
+    served, alice.url = alice.url, str(alice.directory / ".lichen")
+    alice.type("init")
+    alice.run()
+    for number in range(3):
+        (alice.directory / "data.csv").write_text("1,2\n" * number)
+        alice.run()
+    alice.url = served
+    said = json.loads(alice.type("import", ".", "--reveal", "--json").stdout)
+    assert said["imported"] == {"run": 4}
+    metrics = server.get("/metrics").text
+    assert 'route="/records/batch",status="200"} 1' in metrics
+    assert 'lichen_records_total{outcome="appended"} 5' in metrics
+    again = json.loads(alice.type("import", ".", "--reveal", "--json").stdout)
+    assert (again["imported"], again["known"], again["evidence"]) == ({}, 4, said["evidence"])
+    await_publication()
+    assert "4 records" in bob.type("import", "--check", str(said["evidence"])).stdout
+    (bob.directory / "data.csv").write_text("")
+    assert bob.run()["status"] == "hit"

@@ -141,6 +141,7 @@ class RemoteLedger(Replica):
         self._store = store
         self._artefacts_of = artefacts_of
         self._notify = notify
+        self.read_only = False  # what is appended goes to the server
 
     def close(self) -> None:
         """See `Ledger.close`."""

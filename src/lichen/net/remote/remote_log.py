@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, RemoteProtocolError
+from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, RemoteProtocolError, UsageError
 from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH
 from lichen.net.remote.connection import Body, Connection, Reply, meaning_of, raise_for
 from lichen.net.signed_request import sign_request
@@ -315,7 +315,25 @@ class RemoteLog:
             )
             if is_last or reply.status != 401 or not self._learn_clock(reply):
                 break
+        if is_signed and reply.status == 403:
+            self._refuse_stranger(reply)
         return reply
+
+    def _refuse_stranger(self, reply: Reply) -> None:
+        """Say how to become a member, to whoever is none.
+
+        Raises:
+            UsageError: The server knows no member with this key.
+        """
+        try:
+            told = reply.json()
+        except LichenError:
+            return
+        if told.get("type") == "urn:lichen:problem:not-a-member":
+            raise UsageError(
+                f"{self.url} refuses: your key belongs to no member of its ledger",
+                remedy=f"Let an admin of it type: lichen key admit NAME {self._signer().public.did_key}",
+            )
 
     def _signature(self, method: str, target: str) -> dict[str, str]:
         created = int(time.time()) + self._clock_offset_seconds

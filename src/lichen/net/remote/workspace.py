@@ -73,7 +73,11 @@ class RemoteWorkspace(Workspace):
         """The verified copy, brought up to date when the server can be reached."""
         remembered = read_remembered(self.directory)
         if remembered is None:
-            remembered = _introduce(self.remote, None)
+            try:
+                remembered = _introduce(self.remote, None)
+            except NetworkError as error:
+                error.remedy = "It was never used from this machine, so nothing can be kept for it: try again when it can be reached."
+                raise
             _write_introduced(self.directory, remembered)
             self.notify(
                 f"first use of {self.url}: its ledger is {remembered.ledger[:16]}…, its log's key {remembered.log_key}"

@@ -393,10 +393,11 @@ def source_workspace(directory: Path, target: Workspace) -> Workspace:
     """
     from lichen.errors import NotALedgerError
     from lichen.runs.workspace.project import LEDGER_DIRECTORY
+    from lichen.runs.workspace.workspace import Workspace
 
     for candidate in (directory, directory / LEDGER_DIRECTORY):
         if (candidate / "ledger.sqlite").is_file():
-            return type(target)(target.project, candidate.resolve(), target.user, read_only=True)
+            return Workspace(target.project, candidate.resolve(), target.user, read_only=True)
     raise NotALedgerError(
         f"{directory} holds no ledger", remedy="Name the directory of the ledger to import from."
     )

@@ -151,7 +151,10 @@ def _spool(
     except (LichenError, OSError) as second:
         narrator.warning(f"the record could not be kept ({error.message}; {second})")
         return None
-    narrator.warning(f"the record was not taken: {error}; it waits in {place} for the next command")
+    narrator.warning(
+        f"the record was not taken yet: {error.message}\n"
+        f"The next command that can write to the ledger sends it; until then it waits in {place}"
+    )
     return str(place)
 
 
