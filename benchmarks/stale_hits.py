@@ -341,10 +341,15 @@ def main() -> None:
     if arguments.no_result:
         print(json.dumps(figures, indent=2))
     else:
+        only_edits = not arguments.trials and not arguments.each
         write_result(
-            "stale_hits",
+            "stale_edits" if only_edits else "stale_hits",
             figures,
-            bars={"wrong_hits": "0 in 2,000 mutations of at least 30 scripts"},
+            bars={
+                "wrong_hits": "0 in 100 edits"
+                if only_edits
+                else "0 in 2,000 mutations of at least 30 scripts"
+            },
             notes=NOTES,
         )
     raise SystemExit(1 if total.wrong or failures else 0)

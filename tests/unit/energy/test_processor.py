@@ -192,6 +192,17 @@ PARTS = [
 OTHERWISE_RATED = {"core i7-3970x", "core i7-3960x", "xeon e5-2699pv4"}
 
 
+def _family_row(name: str, vendor: str, family: int, model: int) -> dict[str, str]:
+    shown = f"{name.upper()} {name.title()}".replace("Pro ", "PRO ")
+    return next(
+        row
+        for row in read_table("cpu_families.csv")
+        if (row["vendor"], int(row["family"] or 0)) == (vendor, family)
+        and int(row["model_first"]) <= model <= int(row["model_last"])
+        and row["name_contains"] in shown
+    )
+
+
 @pytest.mark.parametrize(("pattern", "vendor", "family", "model"), PARTS)
 def test_every_listed_part_is_rated_within_its_family(
     pattern: str, vendor: str, family: int, model: int
@@ -204,19 +215,45 @@ def test_every_listed_part_is_rated_within_its_family(
     }
     assert parts, "the pattern names no part"
     for name, watts in parts.items():
-        shown = f"{name.upper()} {name.title()}".replace("Pro ", "PRO ")
-        row = next(
-            row
-            for row in read_table("cpu_families.csv")
-            if (row["vendor"], int(row["family"] or 0)) == (vendor, family)
-            and int(row["model_first"]) <= model <= int(row["model_last"])
-            and row["name_contains"] in shown
-        )
+        row = _family_row(name, vendor, family, model)
         assert float(row["tdp_low_watts"]) <= watts <= float(row["tdp_high_watts"]), (
             name,
             watts,
             row["name"],
         )
+
+
+def test_every_family_row_says_what_it_was_compared_with() -> None:
+    rows = read_table("cpu_families.csv")
+    compared = {"", "; ratings compared", "; ratings and threads compared"}
+    assert {row["source"] for row in rows} == {f"by hand{what}" for what in compared}
+    tested = set()
+    for pattern, vendor, family, model in PARTS:
+        for part in read_table("cpu_tdp.csv"):
+            if re.fullmatch(pattern, part["name"]):
+                tested.add(_family_row(part["name"], vendor, family, model)["name"])
+    x86 = [row for row in rows if row["vendor"] in ("AuthenticAMD", "GenuineIntel")]
+    assert {row["name"] for row in x86 if "ratings" in row["source"]} == tested
+
+
+# Rated watts and hardware threads of parts at the edges of their families, as lists that others publish have them.
+EDGES = [
+    ("EPYC 7262", "AuthenticAMD", 23, 49, 155, 16), ("EPYC 7742", "AuthenticAMD", 23, 49, 225, 128),
+    ("EPYC 72F3", "AuthenticAMD", 25, 1, 180, 16), ("Xeon Platinum 8276", "GenuineIntel", 6, 85, 165, 56),
+    ("Xeon Platinum 8352V", "GenuineIntel", 6, 106, 195, 72), ("Xeon Platinum 8488C", "GenuineIntel", 6, 143, 385, 96),
+    ("Xeon E5-2651 v2", "GenuineIntel", 6, 62, 95, 24), ("", "0x41", 0, 3336, 40, 16), ("", "0x41", 0, 3340, 150, 64),
+    ("", "0x41", 0, 3340, 180, 64), ("", "0x41", 0, 3392, 250, 64), ("Apple M1 Max", "0x61", 0, 34, 90, 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "vendor", "family", "model", "watts", "threads"), EDGES)
+def test_parts_at_the_edge_of_a_family_are_inside_it(
+    name: str, vendor: str, family: int, model: int, watts: float, threads: int
+) -> None:
+    row = _family_row(name, vendor, family, model)
+    assert float(row["tdp_low_watts"]) <= watts <= float(row["tdp_high_watts"])
+    low, high = float(row["watts_per_thread_low"]), float(row["watts_per_thread_high"])
+    assert low <= watts / threads <= high
 
 
 def test_recorded_curves_begin_at_idle_and_bend() -> None:

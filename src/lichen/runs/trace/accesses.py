@@ -30,6 +30,7 @@ _ALONE = {
 }
 _DETAILS = {1: "type", 2: "status", 3: "mode", 4: "times"}
 _FIFO, _CHARACTER, _DIRECTORY, _BLOCK, _REGULAR, _LINK, _SOCKET = 1, 2, 4, 6, 8, 10, 12
+_MADE_BY_IMPORTS = frozenset(("__pycache__",))
 _WALKED_FILES_MAX = 100_000
 _CONFIRMED: tuple[AccessKind, ...] = ("read", "write", "update", "append", "list")
 _HARMLESS_DEVICES = (
@@ -71,6 +72,7 @@ class AccessTable:
         }
     )  # fmt: skip
     _listed_at: dict[str, int] = field(default_factory=dict)
+    _inconstant: set[str] = field(default_factory=set)
     _owned: set[str] = field(default_factory=set)
     _owned_directories: set[str] = field(default_factory=set)
     _removed: set[str] = field(default_factory=set)
@@ -262,11 +264,13 @@ class AccessTable:
         elif record.type == _DIRECTORY and not self._is_owned(path):
             self._note("list", path, record.stat, record.means)
             self._listed_at.setdefault(path, record.time_ns)
-            if record.extra and self._seen["list"][path].names is None:
-                names = set(record.extra[:-1].split("/")) - {""}
-                self._seen["list"][path] = self._seen["list"][path]._replace(
-                    names=self._before_run(path, names)
-                )
+            if record.extra:
+                names = self._before_run(path, set(record.extra[:-1].split("/")) - {""})
+                known = self._seen["list"][path]
+                if known.names is None:
+                    self._seen["list"][path] = known._replace(names=names)
+                elif (set(known.names) ^ set(names)) - _MADE_BY_IMPORTS:
+                    self._inconstant.add(path)  # what came and went in between nobody can see later
 
     def _delete(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
@@ -369,9 +373,11 @@ class AccessTable:
         A means that could not take the names down leaves it to be reconstructed from what is there now and from what the run did
         since; where anything else may have happened to the directory, that cannot be done.
         """
+        path = access.path
+        if path in self._inconstant:
+            return None
         if access.names is not None:
             return access.names
-        path = access.path
         try:
             now = StatKey.of(os.stat(path))
             names = set(os.listdir(path))

@@ -161,12 +161,9 @@ class _Observer:
             return
         if first is None:
             return
-        is_file = stat.S_ISREG(info.st_mode)
         same = (first.device, first.inode) == (info.st_dev, info.st_ino)
-        if is_file and look.detail in ("mode", "times"):
+        if stat.S_ISREG(info.st_mode):
             same = _unchanged(first, info)
-        elif is_file:
-            same = same and first.size_bytes == info.st_size
         if not same:
             self.blame("inputs-changed", f"{name} changed after the run had looked at it")
 

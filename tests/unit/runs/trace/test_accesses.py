@@ -240,3 +240,27 @@ def test_a_moved_directory_brings_its_files(story: Story) -> None:
     found = story.end()
     assert "final/f" in found["write"]
     assert "staging" in found["write"], "it was there before and is gone"
+
+
+def test_a_listing_that_differed_the_second_time_is_known_by_nobody(story: Story) -> None:
+    (story.root / "d").mkdir()
+    story.tell(Kind.LIST, "d", extra="old/")
+    story.tell(Kind.LIST, "d", extra="came/old/")
+    assert next(a for a in story.accesses() if a.kind == "list").names is None
+
+
+def test_what_the_run_itself_made_between_two_listings_makes_no_difference(story: Story) -> None:
+    (story.root / "d").mkdir()
+    (story.root / "d/old").touch()
+    story.tell(Kind.LIST, "d", extra="old/")
+    story.write("d/own")
+    story.tell(Kind.LIST, "d", extra="__pycache__/old/own/")
+    assert next(a for a in story.accesses() if a.kind == "list").names == ("old",)
+
+
+def test_a_link_that_was_followed_and_is_gone_is_not_forgotten(story: Story) -> None:
+    (story.root / "link").symlink_to("target")
+    story.tell(Kind.STAT, "link", LEVEL_LINK)
+    (story.root / "link").unlink()
+    story.accesses()
+    assert story.table.links == {f"{story.root}/link"}

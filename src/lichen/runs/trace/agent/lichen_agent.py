@@ -36,7 +36,7 @@ class Agent:
         self.preload = self.log.preload
         self.opened_read: set = set()
         self.opened_write: set = set()
-        self.listed: set = set()
+        self.listed: dict = {}
         self.imported: set = set()
         self.path_seen: tuple = ()
         self.opening_at: set = set()
@@ -181,12 +181,18 @@ class Agent:
         """A directory is listed; the import system and its metadata list directories for their own ends."""
         path = arguments[0]
         name = absolute("." if path is None else path)
-        if not name or name in self.listed:
+        if not name:
             return
         file = sys._getframe(2).f_code.co_filename
         if file.startswith("<frozen importlib") or "/importlib/" in file:
             return
-        self.listed.add(name)
+        try:
+            state = posix.stat(name).st_mtime_ns
+        except OSError:
+            state = None
+        if name in self.listed and self.listed[name] == state:
+            return  # nothing came or went since it was taken down
+        self.listed[name] = state
         try:
             names = os.listdir(name)
         except OSError:

@@ -59,6 +59,7 @@ class Looks:
         self.agent = agent
         self.log = agent.log
         self.probed: dict = {}
+        self.missed: dict = {}
         self.levels: dict = {}
         self.followed: set = set()
 
@@ -69,13 +70,14 @@ class Looks:
         level, caller = self.looker()
         if access is not None and level:  # an answer about permission, and nothing of size or times
             level = LEVEL_MODE if access and level > LEVEL_STATUS else LEVEL_TYPE
-        if not level or self.probed.get(path, 0) >= level:
+        known = self.probed if error is None else self.missed
+        if not level or known.get(path, 0) >= level:
             return
         name = absolute(path, directory_descriptor)
         if not name or name.startswith(self.agent.directory):
             return
         if directory_descriptor is None:
-            self.probed[path] = level
+            known[path] = level
         extra = b"\0" + os.fsencode(caller)
         if error is not None:
             self.log.write(
@@ -89,6 +91,11 @@ class Looks:
             self.log.stated(b"S", name, level, extra)
         else:
             self.log.state(b"S", status, level, os.fsencode(name) + extra)
+
+    def forget(self) -> None:
+        """Relative names mean other files from now on."""
+        self.probed.clear()
+        self.missed.clear()
 
     def looker(self) -> tuple:
         """Find who looks at a path and how closely: level 0 is not worth writing."""
@@ -220,7 +227,7 @@ class OpenAt(Wrapped):
 def watch(agent) -> None:
     """Put wrappers in place of the functions of ``os`` that look at paths."""
     looks = Looks(agent)
-    agent.on_change_of_directory = looks.probed.clear
+    agent.on_change_of_directory = looks.forget
     for name, kind in (
         ("stat", Look),
         ("lstat", Look),
