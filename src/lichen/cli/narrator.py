@@ -20,6 +20,7 @@ from lichen.cli.sentences import (
     describe_nearest,
     plural,
 )
+from lichen.runs.reuse.lookup import uncompared_line
 from lichen.units import format_energy
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _NEAREST_SHOWN_MAX = 2
+_PATHS_SHOWN_MAX = 8
 
 
 class TerminalNarrator:
@@ -126,6 +128,8 @@ def answer_lines(
     elif answer.difference is not None and answer.compared is not None:
         where = f"entry {answer.compared.index} by {answer.compared.member}"
         lines.append(f"not answered by {where}: {answer.difference.describe()}")
+    elif answer.compared is None and answer.uncompared is not None:
+        lines.append(uncompared_line(answer.uncompared))
     elif answer.compared is not None and not answer.compared.reusable:
         run = answer.compared
         how = f"ended with status {run.exit_status}" if run.status == "failed" else run.reason or run.status
@@ -154,6 +158,11 @@ def _how_to_take(answer: Answer) -> str:
         return "not taken: it differs in its seed; --accept same-work takes such answers"
     if answer.takes:
         return f"not taken: {answer.note}; --accept {answer.takes} takes it all the same"
+    if answer.undeclared:
+        shown = [f"--out {shlex.quote(path)}" for path in answer.undeclared[:_PATHS_SHOWN_MAX]]
+        more = len(answer.undeclared) - len(shown)
+        rest = f" and {more} more, or a directory of them" if more > 0 else ""
+        return f"not taken: {answer.note}; to take it: {' '.join(shown)}{rest}, or out in lichen.toml"
     if answer.is_strangers:
         name = shlex.quote(answer.run.member)
         return f"not taken: {answer.note}; to take such answers: lichen config add reuse.trust {name}"
@@ -181,6 +190,11 @@ def hit_line(result: RunResult, now_unix_ms: int) -> str:
         told.append(f"{plural(len(result.outputs), 'output')} in place")
     if result.receipt is not None:
         told.append("receipt verified")
+    if result.answer is not None and result.answer.found_again:
+        name, *more = (path.removeprefix("{project}/") for path in result.answer.found_again)
+        told.append(
+            f"that run looked for {name}{f' and {len(more)} more' if more else ''} before making it: --rerun goes on from it"
+        )
     if result.missed_target is not None:
         told.append(f"target missed: {result.missed_target}")
     return f"answered from entry {result.record} by {result.author}{age}: {'; '.join(told)}"

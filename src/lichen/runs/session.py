@@ -26,7 +26,7 @@ from lichen.runs.reuse.lookup import (
     runs_by,
 )
 from lichen.runs.reuse.objections import weigh_objections
-from lichen.runs.reuse.restore import plan_restore
+from lichen.runs.reuse.restore import plan_restore, undeclared_outputs
 from lichen.runs.reuse.trust import Trusted
 from lichen.runs.work.command import Command
 from lichen.runs.work.concealment import Concealer
@@ -105,6 +105,9 @@ def ask(
     answer = look_up(workspace, command, surroundings, policy)
     if answer.kind == "hit":
         weigh_objections(workspace, answer, policy)
+        _offer_undeclared(workspace, request, answer)
+        if answer.manifest is not None:
+            answer.found_again = surroundings.own_outputs_found(answer.manifest)
     if answer.kind == "hit":
         return answer, (), None
     return (
@@ -112,6 +115,21 @@ def ask(
         nearest_runs(workspace, command, surroundings),
         estimate_energy(workspace, command, surroundings),
     )
+
+
+def _offer_undeclared(workspace: Workspace, request: RunRequest, answer: Answer) -> None:
+    """Make a hit of somebody else an offer when its outputs would land where none were declared."""
+    if answer.kind != "hit" or answer.run is None or answer.manifest is None:
+        return
+    if workspace.is_own(answer.run.index):
+        return
+    try:
+        names = undeclared_outputs(workspace, answer.manifest, _declared(workspace, request))
+    except LichenError:  # a name that no path has: taking the answer says so
+        return
+    answer.undeclared = [os.path.relpath(workspace.project.path_of(name)) for name in names]
+    if answer.undeclared:
+        answer.kind, answer.note = "offer", "it is somebody else's, and not all it made is declared as output"
 
 
 def answer_or_run(workspace: Workspace, request: RunRequest, narrator: Narrator) -> RunResult:

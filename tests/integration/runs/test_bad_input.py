@@ -160,7 +160,7 @@ def test_others_outputs_land_on_declared_paths_only(person: Person, tmp_path: Pa
     person.type("config", "set", "reuse.trust", "bob")
     undeclared = person.run(*TRAIN)
     assert undeclared["status"] == "trained"
-    assert "not among your declared outputs" in person.told
+    assert "not all it made is declared as output; to take it: --out model.out" in person.told
 
 
 def test_a_run_that_writes_outside_is_not_reusable_until_that_is_declared(

@@ -250,7 +250,7 @@ def test_what_another_member_made_goes_to_declared_places_only(clinic: Clinic) -
         directories=("{project}/made-by-them",),
     )
     refused(clinic, told, "made by another member", own=False)
-    refused(clinic, told, "metrics.json was made by another", own=False, declared=[clinic.path("model.bin")])
+    refused(clinic, told, "metrics.json, made by another", own=False, declared=[clinic.path("model.bin")])
     declared = [clinic.path("model.bin"), clinic.path("metrics.json")]
     assert len(put_back(clinic, told, own=False, declared=declared)) == 2
     assert not Path(clinic.path("made-by-them")).exists()

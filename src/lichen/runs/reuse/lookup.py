@@ -9,6 +9,7 @@ and nothing the run found absent is now something else.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
     from lichen.runs.work.command import Command
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["Answer", "EarlierRun", "Nearest", "ReusePolicy", "earlier_run", "look_up", "nearest_runs"]
+__all__ = [
+    "Answer",
+    "EarlierRun",
+    "Nearest",
+    "ReusePolicy",
+    "earlier_run",
+    "look_up",
+    "nearest_runs",
+    "uncompared_line",
+]
 
 _SHAPES_MAX = 256
 _CANDIDATES_MAX = 64
@@ -161,12 +171,16 @@ class Answer:
         note: Why an offer is not a hit.
         difference: On a miss, the first difference from the recorded run of the same request that is most like it now.
         compared: The run that difference is from.
+        uncompared: On a miss, the newest run of the same request by an author who is not trusted, whose inputs were not looked at
+            for what that would cost.
         parts: Parts computed now for the most recent shape; None when the request is new.
         level: ``exact`` or ``same-work``.
         disputed: Whether equal work with different outputs is on record.
         objections: Flags and disputes that concern a hit.
         takes: What to accept for an offer to be taken, where that is not the trust in its author.
         is_strangers: Whether it is an offer because its author is not trusted.
+        found_again: Output files of a hit that its run looked for before it made them, and that are there as it left them.
+        undeclared: Paths of outputs of somebody else's run that are not among those declared, for which it is only offered.
     """
 
     kind: str
@@ -175,13 +189,25 @@ class Answer:
     note: str = ""
     difference: Difference | None = None
     compared: EarlierRun | None = None
+    uncompared: EarlierRun | None = None
     parts: Mapping[str, str] | None = None
     level: str = "exact"
     disputed: bool = False
     objections: Sequence[Objection] = ()
     takes: str = ""
     is_strangers: bool = False
+    found_again: Sequence[str] = ()
+    undeclared: Sequence[str] = ()
     warnings: list[str] = field(default_factory=list)
+
+
+def uncompared_line(run: EarlierRun) -> str:
+    """Say that somebody else ran this, and why it was not looked at further."""
+    return (
+        f"entry {run.index} by {run.member} is of this command line and was not compared: its author is not among those you trust, "
+        "and it read files outside the project, or many of them; to compare it: lichen config add reuse.trust "
+        f"{shlex.quote(run.member)}"
+    )
 
 
 def earlier_run(connection: sqlite3.Connection, index: int) -> EarlierRun | None:
@@ -240,6 +266,7 @@ def _look_up(
             best.warnings.append(f"the manifest of entry {latest} cannot be read: {error.message}")
             continue
         if not believed[latest] and not _is_affordable(surroundings, shape):
+            best.uncompared = best.uncompared or earlier_run(workspace.ledger.connection, latest)
             continue
         now = replace(surroundings.redo(shape), seeds=dict(command.seeds)).sharing(shape)
         parts = now.parts(workspace.group_key)
@@ -296,6 +323,8 @@ def _explain_miss(
         found = list(differences(manifest, now))
         if (gap := gap_between(surroundings, manifest)) is not None:
             found.append(gap)
+        if not found and (left := surroundings.contradicts_own_outputs(manifest)) is not None:
+            found = [Difference("outputs", left, None, "there")]
         if fewest is None or len(found) < fewest:
             fewest = len(found)
             answer.difference = found[0] if found else None

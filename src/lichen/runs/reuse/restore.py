@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from lichen.runs.workspace.project import LEDGER_DIRECTORY
 if TYPE_CHECKING:
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["RestorePlan", "plan_restore", "restore"]
+__all__ = ["RestorePlan", "plan_restore", "restore", "undeclared_outputs"]
 
 _OBEYED = frozenset(
     {
@@ -39,6 +40,7 @@ _OBEYED = frozenset(
         "setup.py",
     }
 )
+_NAMED_MAX = 8  # paths told in one message
 _GUARDED = frozenset({".git", ".hg", ".svn", LEDGER_DIRECTORY})
 
 
@@ -59,6 +61,25 @@ class RestorePlan:
     replaced: tuple[str, ...]
     missing: tuple[Output, ...]
     directories: tuple[str, ...]
+
+
+def undeclared_outputs(workspace: Workspace, manifest: Manifest, declared: Iterable[str]) -> list[str]:
+    """Return the names of a run's outputs that are not among those declared: another member's are not put there.
+
+    A file that tools obey must be declared by its own name, a directory around it does not do.
+
+    Args:
+        workspace: Where to.
+        manifest: Of the run.
+        declared: Absolute paths, of files, or of directories for all below them.
+    """
+    allowed = tuple(declared)
+    names = [output.name for output in manifest.outputs]
+    return [name for name in names if not _is_declared(name, workspace.project.path_of(name), allowed)]
+
+
+def _is_declared(name: str, path: str, allowed: tuple[str, ...]) -> bool:
+    return path in allowed or (not _is_obeyed(name) and _is_below_any(path, allowed))
 
 
 def plan_restore(
@@ -92,12 +113,8 @@ def plan_restore(
         place = _place_of(workspace, path, is_declared=is_declared)
         if output.name in inputs or project.name_of(place) in inputs:
             raise _would_overwrite_input(output.name)
-        if not own and (not is_declared or (_is_obeyed(output.name) and path not in allowed)):
-            obeyed = ", but by its own name it must be: tools obey such files" if is_declared else ""
-            raise UsageError(
-                f"{output.name} was made by another member and is not among your declared outputs{obeyed}",
-                remedy=f"Declare it with --out {os.path.relpath(path)} or in lichen.toml, then ask again.",
-            )
+        if not own and not _is_declared(output.name, path, allowed):
+            raise _not_declared(workspace, undeclared_outputs(workspace, manifest, allowed))
         info = _status(place)
         if info is not None and workspace.digests.digest_file(Path(place)) == output.sha256:
             present.append(output)
@@ -149,6 +166,18 @@ def _checked(workspace: Workspace, output: Output) -> Output:
             remedy="Its author published a false manifest: use --rerun, and flag the entry.",
         )
     return replace(output, mode=output.mode & 0o755)
+
+
+def _not_declared(workspace: Workspace, names: Sequence[str]) -> UsageError:
+    paths = [os.path.relpath(workspace.project.path_of(name)) for name in names[:_NAMED_MAX]]
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    obeyed = ", but by its own name it must be: tools obey such files" if any(map(_is_obeyed, names)) else ""
+    words = " ".join(f"--out {shlex.quote(path)}" for path in paths)
+    return UsageError(
+        f"{', '.join(names[:_NAMED_MAX])}{more}, made by another member, {'is' if len(names) == 1 else 'are'} "
+        f"not among your declared outputs{obeyed}",
+        remedy=f"Declare {'it' if len(names) == 1 else 'them'} with {words}, by a directory, or in lichen.toml, then ask again.",
+    )
 
 
 def _is_below_any(path: str, entries: Iterable[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lichen.runs.reuse.lookup import uncompared_line
 from lichen.runs.reuse.objections import objection_lines
 from lichen.runs.session import ask, prepare
 
@@ -44,6 +45,8 @@ class Explanation:
             "lines": list(self.lines),
             "record": self.answer.run.index if self.answer.run else None,
             "objections": [objection.to_json() for objection in self.answer.objections],
+            "uncompared": self.answer.uncompared.index if self.answer.uncompared else None,
+            "undeclared_outputs": list(self.answer.undeclared),
             "compared": self.answer.compared.index if self.answer.compared else None,
             "difference": difference.__dict__ if difference else None,
             "nearest": [
@@ -75,8 +78,14 @@ def explain(workspace: Workspace, request: RunRequest) -> Explanation:
 def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
     run = answer.run
     if answer.kind == "hit" and run is not None:
+        own = (
+            f" Its own {', '.join(answer.found_again)}, which it looked for before making, is as it left it; a script that goes on "
+            "from there does so with --rerun."
+            if answer.found_again
+            else ""
+        )
         return [
-            f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now.",
+            f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now.{own}",
             *(f"{line}." for line in objection_lines(answer)),
         ]
     if answer.kind == "offer" and run is not None:
@@ -86,6 +95,8 @@ def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> 
             f"entry {run.index} by {run.member} is the same work with another seed; --accept same-work takes it."
         ]
     lines = list(answer.warnings)
+    if answer.compared is None and answer.uncompared is not None:
+        return [*lines, f"{uncompared_line(answer.uncompared)}."]
     if answer.compared is None:
         lines.append("no run of this command line is on record.")
         if nearest:
@@ -99,10 +110,21 @@ def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> 
             f"entry {compared.index} is equal work, but it may not answer: {_reason(workspace, compared)}."
         )
     else:
-        lines.append(
-            f"entry {compared.index} is equal work, but it was withdrawn, or its author's key no longer stands."
-        )
+        lines.append(f"entry {compared.index} is equal work, but {_unusable(workspace, compared.index)}.")
     return lines
+
+
+def _unusable(workspace: Workspace, index: int) -> str:
+    """Say why an entry that may answer, and from which nothing differs, does not."""
+    from lichen.contracts.members import is_key_in_force
+    from lichen.contracts.registry import is_withdrawn
+
+    state_get = workspace.ledger.state_get
+    if is_withdrawn(state_get, index):
+        return "it was withdrawn"
+    if not is_key_in_force(state_get, workspace.ledger.entry(index).key_id):
+        return "its author's key no longer stands"
+    return "something it depends on changed while it was compared: ask again"
 
 
 def _changes(near: Nearest) -> str:

@@ -48,6 +48,8 @@ class Difference:
                 else f"{self.name} was ignored then and is not now"
             )
             return f"{told}, so what stood there may matter"
+        if self.section == "outputs":
+            return f"{self.name} is there, and not as the earlier run left it, which found nothing there before it made it"
         if self.section == "listings":
             return f"the listing of {self.name} changed"
         if self.section == "modules":

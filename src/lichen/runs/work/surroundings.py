@@ -461,6 +461,14 @@ class Surroundings:
             executables={name: self.digest_of(name) for name in manifest.executables},
         ).sharing(manifest)
 
+    def own_outputs_found(self, manifest: Manifest) -> list[str]:
+        """Return the output files that the run looked for in vain before it made them, and that stand there now.
+
+        Where they are as the run left them, the run answers; a script that goes on from such a file would do so when run again.
+        """
+        made = {output.name for output in manifest.outputs}
+        return [name for name in manifest.absent if name in made and self.presence_of(name) != MISSING]
+
     def contradicts_own_outputs(self, manifest: Manifest) -> str | None:
         """Return the first name that the run found absent, made, and that is now something else.
 
