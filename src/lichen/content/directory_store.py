@@ -5,7 +5,7 @@
     store/
         format                      "lichen store 1"
         objects/<xy>/<cid>          whole artefacts; xy = the two characters before the CID's last
-        incoming/<random>           being written; locked by its writer, swept when the writer is gone
+        incoming/<random>.<mark>    being written; locked by its writer, swept when the writer is gone
         damaged/<cid>.<random>      set aside when reading found other bytes than the name says
 
 Objects hold the artefact's own bytes, not raw blocks, so a store costs no more than the files in it and can be searched
@@ -43,6 +43,7 @@ from lichen.content.unixfs import (
     report_to,
 )
 from lichen.content.verified_reader import VerifiedReader
+from lichen.content.writer_mark import is_gone, mark_of_this_process
 from lichen.errors import (
     EncodingError,
     FormatVersionError,
@@ -78,6 +79,7 @@ class DirectoryStore:
         self._damaged = self.path / "damaged"
         self._readers_mask = 0  # permission bits that objects may have; 0 until the store is prepared
         self._check_format()
+        self.sweep()
 
     # Putting
 
@@ -150,6 +152,17 @@ class DirectoryStore:
     def keeps(self, cid: Cid) -> bool:
         """Whether the artefact lies in this directory; a store with more behind it may have others."""
         return self._present_size(cid) is not None
+
+    def bring(self, cid: Cid, size_bytes: int) -> None:
+        """Have an artefact of a known size here, where a store has more behind it; a directory alone has nothing to do.
+
+        Args:
+            cid: Its name.
+            size_bytes: Its size as whoever names it states it; more is not taken.
+
+        Raises:
+            LichenError: It cannot be brought here.
+        """
 
     def size(self, cid: Cid) -> int:
         """Return the size of an artefact in bytes; see ``ArtefactStore.size``."""
@@ -240,19 +253,21 @@ class DirectoryStore:
         return StoreUsage(count, size)
 
     def sweep(self, older_than_seconds: float = ABANDONED_SECONDS) -> int:
-        """Remove what killed writers left behind; done at the first put of every process.
+        """Remove what killed writers left behind; done whenever a store is opened, and at its first put.
 
         Args:
-            older_than_seconds: Age below which an incoming file is left alone.
+            older_than_seconds: Age below which an incoming file is left alone, unless its writer ran on this machine and is
+                gone.
 
         Returns:
             Files removed.
         """
         removed = 0
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._incoming) as entries:
+        with contextlib.suppress(OSError), os.scandir(self._incoming) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_mtime <= time.time() - older_than_seconds:
+                    modified = entry.stat(follow_symlinks=False).st_mtime
+                    if modified <= time.time() - older_than_seconds or is_gone(entry.name.partition(".")[2]):
                         removed += _unlink_unlocked(entry.path)
         return removed
 
@@ -363,7 +378,7 @@ class DirectoryStore:
         """Open a new object; when the block ends without ``commit`` nothing of it remains."""
         if not self._readers_mask:
             self._prepare()
-        incoming = _Incoming(self, self._incoming / secrets.token_hex(16))
+        incoming = _Incoming(self, self._incoming / f"{secrets.token_hex(16)}.{mark_of_this_process()}")
         try:
             yield incoming
         finally:

@@ -380,14 +380,19 @@ class TestKilled:
 
     def test_a_killed_put_leaves_nothing_visible_and_is_swept(self, store, sparse):
         kill_in_the_middle(PUT_FOREVER, store.path, sparse)
+        assert len(incoming(store)) == 1
         again = DirectoryStore(store.path)
         assert list(again.list()) == []
-        assert len(incoming(again)) == 1
+        assert incoming(again) == [], "its writer ran here and is gone"
         again.put_bytes(SMALL)
+        assert list(again.list()) == [hash_bytes(SMALL).cid]
+
+    def test_what_a_writer_elsewhere_left_is_swept_by_its_age(self, store):
+        store.put_bytes(SMALL)
+        (store.path / "incoming" / "left.0123456789ab-77-77").write_bytes(b"half")
+        again = DirectoryStore(store.path)
         assert len(incoming(again)) == 1, "too young to be swept"
         assert again.sweep(older_than_seconds=-1) == 1
-        assert incoming(again) == []
-        assert list(again.list()) == [hash_bytes(SMALL).cid]
 
     def test_an_abandoned_file_is_swept_at_the_next_first_put(self, store):
         store.put_bytes(SMALL)

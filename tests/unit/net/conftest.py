@@ -105,7 +105,7 @@ class Server(RemoteLog):
         self._note("size")
         return 1 if str(cid) in self.artefacts else None
 
-    def fetch_artefact(self, cid, store) -> None:
+    def fetch_artefact(self, cid, store, size_bytes_max) -> None:
         self._note("fetch")
         raise NotFoundError("not here")
 

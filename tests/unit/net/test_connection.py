@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -26,6 +27,7 @@ from lichen.errors import (
 from lichen.net.remote import connection as connection_file
 from lichen.net.remote.connection import Connection, check_url
 from lichen.net.remote.remote_log import RemoteLog
+from lichen.net.remote.remote_store import RemoteStore
 from lichen.net.signed_request import SignedRequest
 
 
@@ -60,7 +62,7 @@ class Script:
                 caller, _ = self._listening.accept()
             except TimeoutError:
                 continue
-            with caller:
+            with caller, contextlib.suppress(ConnectionError):  # who has seen enough may leave
                 caller.settimeout(0.5)
                 self._answer_all(caller)
 
@@ -243,14 +245,49 @@ def test_an_artefact_is_kept_only_when_it_is_what_was_asked_for(
     cid = hash_bytes(data).cid
     script.says(200, data[:-1] + b"?")
     with pytest.raises(VerificationError):
-        log.fetch_artefact(cid, store)
+        log.fetch_artefact(cid, store, len(data))
     assert not store.has(cid)
     script.says(404, b"{}")
     with pytest.raises(NotFoundError):
-        log.fetch_artefact(cid, store)
+        log.fetch_artefact(cid, store, len(data))
     script.says(200, data)
-    log.fetch_artefact(cid, store)
+    log.fetch_artefact(cid, store, len(data))
     assert store.read_bytes(cid) == data
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_an_artefact_is_no_larger_than_was_stated(
+    script: Script, log: RemoteLog, tmp_path: Path, is_chunked: bool
+) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    data = b"a model" * 100_000
+    cid = hash_bytes(data).cid
+    if is_chunked:
+        piece = b"%x\r\n%b\r\n" % (len(data), data)
+        script.answers.append(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + piece + b"0\r\n\r\n")
+    else:
+        script.says(200, data)
+    with pytest.raises(RemoteProtocolError, match="more than 699,999 bytes"):
+        log.fetch_artefact(cid, store, len(data) - 1)
+    assert list(store.list()) == []
+    assert not any((tmp_path / "store").rglob("incoming/*"))
+
+
+def test_what_has_no_stated_size_is_bounded_too(script: Script, log: RemoteLog, tmp_path: Path) -> None:
+    store = RemoteStore(tmp_path / "store", log)
+    cid = hash_bytes(b"x").cid
+    for read, most in (
+        (lambda: store.open(cid), "1,073,741,824"),
+        (lambda: store.read_bytes(cid), "67,108,864"),
+        (lambda: store.read_bytes(cid, 2**40), "67,108,864"),
+        (lambda: store.read_bytes(cid, 100), "100"),
+        (lambda: store.bring(cid, 7), "7"),
+    ):
+        script.answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")
+        script.answers.append(None)
+        with pytest.raises(RemoteProtocolError, match=f"more than {most} bytes"):
+            read()
+        script.answers.clear()
 
 
 @pytest.mark.parametrize("size", ["", "many", "-1"])

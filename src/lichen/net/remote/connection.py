@@ -23,6 +23,7 @@ from lichen.errors import (
     RemoteProtocolError,
     UsageError,
 )
+from lichen.net.paced import PATIENCE_SECONDS, Pace, PacedSocket
 
 __all__ = ["Connection", "Reply", "check_url", "meaning_of", "raise_for"]
 
@@ -93,15 +94,24 @@ class Connection:
     Args:
         url: As `check_url` returns it.
         timeout_seconds: How long one wait may take.
+        patience_seconds: How long a request may take in all, beyond what the size of its bodies earns.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.url = url
         parts = urllib.parse.urlsplit(url)
         self._is_encrypted = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port
         self.prefix = parts.path
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = min(timeout_seconds, patience_seconds)
+        self._pace = Pace(timeout_seconds, patience_seconds, clock)
         self._open: http.client.HTTPConnection | None = None
         self._away_until = 0.0
 
@@ -170,14 +180,22 @@ class Connection:
         headers: Mapping[str, str],
         sink: Callable[[http.client.HTTPResponse], None] | None,
     ) -> Reply:
+        self._pace.start()
         if self._open is None:
             kind = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection
             self._open = kind(self._host, self._port, timeout=self._timeout_seconds)
         sent = {"Accept-Encoding": "identity", **headers}
         if size_bytes is not None:
             sent["Content-Length"] = str(size_bytes)
+        if self._open.sock is None:
+            self._open.connect()
+            pacing: Any = self._open  # which takes whatever sends, closes, and can be read from
+            pacing.sock = PacedSocket(pacing.sock, self._pace)
+        self._pace.earn(is_earning=body is not None)
         self._open.request(method, target, body() if callable(body) else body, sent)
+        self._pace.earn(is_earning=False)
         response = self._open.getresponse()
+        self._pace.earn(is_earning=True)
         told = {name.lower(): value for name, value in response.getheaders()}
         if sink is not None and response.status == 200:
             sink(response)

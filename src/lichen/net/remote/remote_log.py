@@ -238,19 +238,33 @@ class RemoteLog:
             raise RemoteProtocolError(f"{self.url} does not say how large {cid} is")
         return int(size)
 
-    def fetch_artefact(self, cid: Cid, store: DirectoryStore) -> None:
+    def fetch_artefact(self, cid: Cid, store: DirectoryStore, size_bytes_max: int) -> None:
         """Bring an artefact into a store; it is stored only if its bytes have that CID.
+
+        Args:
+            cid: Its name.
+            store: Where to.
+            size_bytes_max: The most bytes taken; when more come, nothing is kept.
 
         Raises:
             NotFoundError: The server does not hold it.
             VerificationError: It sent something else.
+            RemoteProtocolError: It sends more than ``size_bytes_max``.
         """
 
         def keep(response: http.client.HTTPResponse) -> None:
+            left = size_bytes_max
+            if response.length is not None and response.length > left:
+                raise self._too_much(cid, size_bytes_max)
+
             def fill(view: memoryview) -> int:
+                nonlocal left
                 place = 0
                 while place < len(view) and (count := response.readinto(view[place:])):
                     place += count
+                left -= place
+                if left < 0:
+                    raise self._too_much(cid, size_bytes_max)
                 return place
 
             store.put_stream(fill, expected=cid)
@@ -259,6 +273,12 @@ class RemoteLog:
         if reply.status == 404:
             raise NotFoundError(f"neither this machine nor {self.url} holds {cid}")
         raise_for(self.url, reply)
+
+    def _too_much(self, cid: Cid, size_bytes_max: int) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"{self.url} sends more than {size_bytes_max:,} bytes as {cid}",
+            remedy="Nothing of it was kept. Where only a CID was named, name the entry instead: its record states the size.",
+        )
 
     def put_artefact(self, cid: Cid, store: DirectoryStore) -> None:
         """Let the server keep an artefact; nothing is sent when it does already.

@@ -1,12 +1,14 @@
 """Artefacts of a served ledger: those on this machine, and those that the server holds, brought here when they are wanted.
 
-What is fetched is stored only if its bytes have the CID that was asked for, so it is as good as what was made here.
+What is fetched is stored only if its bytes have the CID that was asked for, so it is as good as what was made here. A server
+could send without end, so each artefact is bounded: by the size that the signed record behind it states, by what the caller
+would read, or, where nobody has said a size, by a default.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.store import READ_SIZE_MAX, Fetched
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from lichen.content.unixfs import Progress
     from lichen.net.remote.remote_log import RemoteLog
 
-__all__ = ["RemoteStore"]
+__all__ = ["UNSTATED_BYTES_MAX", "RemoteStore"]
+
+UNSTATED_BYTES_MAX: Final = 2**30  # (= 1073741824) what servers take unless told otherwise
 
 
 class RemoteStore(DirectoryStore):
@@ -44,17 +48,17 @@ class RemoteStore(DirectoryStore):
 
     def size(self, cid: Cid) -> int:
         """See `ArtefactStore.size`."""
-        self._bring(cid)
+        self.bring(cid)
         return super().size(cid)
 
     def open(self, cid: Cid) -> BinaryIO:
         """See `ArtefactStore.open`."""
-        self._bring(cid)
+        self.bring(cid)
         return super().open(cid)
 
     def read_bytes(self, cid: Cid, limit: int = READ_SIZE_MAX) -> bytes:
         """See `ArtefactStore.read_bytes`."""
-        self._bring(cid)
+        self.bring(cid, min(limit, READ_SIZE_MAX))
         return super().read_bytes(cid, limit)
 
     def fetch_to(
@@ -69,11 +73,12 @@ class RemoteStore(DirectoryStore):
         progress: Progress | None = None,
     ) -> Fetched:
         """See `ArtefactStore.fetch_to`."""
-        self._bring(cid)
+        self.bring(cid)
         return super().fetch_to(
             cid, path, mode=mode, overwrite=overwrite, within=within, durable=durable, progress=progress
         )
 
-    def _bring(self, cid: Cid) -> None:
+    def bring(self, cid: Cid, size_bytes: int = UNSTATED_BYTES_MAX) -> None:
+        """See `DirectoryStore.bring`."""
         if not self.keeps(cid):
-            self._remote.fetch_artefact(cid, self)
+            self._remote.fetch_artefact(cid, self, size_bytes)

@@ -26,6 +26,7 @@ from lichen.errors import (
 )
 from lichen.ledger.checkpoint import origin_of, parse_checkpoint
 from lichen.ledger.genesis import Genesis
+from lichen.net.paced import PATIENCE_SECONDS
 from lichen.net.remote.connection import Connection, check_url
 from lichen.net.remote.memory import Remembered, directory_of, forget, read_remembered, remember
 from lichen.net.remote.remote_ledger import RemoteLedger, deliveries, signature_in
@@ -64,7 +65,9 @@ class RemoteWorkspace(Workspace):
     @cached_property
     def remote(self) -> RemoteLog:
         """The server."""
-        log = RemoteLog(Connection(self.url), lambda: self.identity.key)
+        patience_seconds = max(1, self.user.get_count("ledger.patience", int(PATIENCE_SECONDS)))
+        connection = Connection(self.url, patience_seconds=patience_seconds)
+        log = RemoteLog(connection, lambda: self.identity.key)
         self._open.callback(log.close)
         return log
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
-import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from lichen.crypto.note import NoteKey, NoteSignature, SignedNote
 from lichen.errors import (
@@ -34,6 +33,7 @@ from lichen.ledger.checkpoint import parse_checkpoint
 from lichen.ledger.policy import Witness, shown
 from lichen.ledger.witness import AddCheckpoint
 from lichen.ledger.witness_store import origin_digest
+from lichen.net.paced import Pace, PacedSocket
 
 __all__ = ["Cosigned", "Prover", "fetch_seen", "request_cosignature"]
 
@@ -158,16 +158,19 @@ def _ask(
         RemoteProtocolError: An answer that is not HTTP, or too large.
     """
     parts = _address(witness)
-    deadline = time.monotonic() + timeout_seconds
+    pace = Pace(timeout_seconds, timeout_seconds)
     connection = _connection(parts, timeout_seconds)
     target = f"{parts.path.rstrip('/')}/{path}"
     definite = method == "GET"
     try:
+        connection.connect()
+        pacing: Any = connection  # which takes whatever sends, closes, and can be read from
+        pacing.sock = PacedSocket(pacing.sock, pace)
         connection.request(
             method, target, body, {"Content-Type": "text/plain; charset=utf-8"} if body else {}
         )
         response = connection.getresponse()
-        return response.status, _read(connection, response, deadline, witness)
+        return response.status, _read(response, witness)
     except (http.client.HTTPException, ValueError) as error:
         raise RemoteProtocolError(f"{_name(witness)} does not answer as HTTP says: {error!r}") from error
     except TimeoutError as error:
@@ -186,20 +189,10 @@ def _ask(
         connection.close()
 
 
-def _read(
-    connection: http.client.HTTPConnection,
-    response: http.client.HTTPResponse,
-    deadline: float,
-    witness: Witness,
-) -> bytes:
-    """Read a body of bounded size before a deadline, also when it comes in drops."""
+def _read(response: http.client.HTTPResponse, witness: Witness) -> bytes:
+    """Read a body of bounded size."""
     data = b""
     while len(data) <= NOTE_BYTES_MAX:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
         part = response.read1(65_536)
         if not part:
             return data

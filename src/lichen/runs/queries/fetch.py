@@ -84,7 +84,9 @@ def fetch(
         return _fetch_directory(workspace, index, said, target or suggested, overwrite=overwrite)
     held = _as_cid(said["cid"])
     assert held is not None  # the contract lets nothing else in
-    return _fetch_file(workspace, held, target or suggested, index, overwrite=overwrite)
+    return _fetch_file(
+        workspace, held, target or suggested, index, overwrite=overwrite, size_bytes=said["size_bytes"]
+    )
 
 
 def _as_cid(text: str) -> Cid | None:
@@ -103,10 +105,19 @@ def _plain(title: str) -> str:
 
 
 def _fetch_file(
-    workspace: Workspace, cid: Cid, target: Path, index: int | None, *, overwrite: bool, mode: int = 0o644
+    workspace: Workspace,
+    cid: Cid,
+    target: Path,
+    index: int | None,
+    *,
+    overwrite: bool,
+    mode: int = 0o644,
+    size_bytes: int | None = None,
 ) -> FetchedArtefact:
     if target.is_dir():
         raise UsageError(f"{target} is a directory", remedy="Name the file to write.")
+    if size_bytes is not None:
+        workspace.store.bring(cid, size_bytes)
     fetched = workspace.store.fetch_to(cid, target, mode=mode, overwrite=overwrite)
     return FetchedArtefact(target, str(cid), fetched.size_bytes, 1, index)
 
@@ -140,7 +151,10 @@ def _fetch_output(
     if cid is None:
         raise NotFoundError(f"output {output.name} of entry {index} has no CID")
     suggested = Path(invisible(output.name).rpartition("/")[2])
-    return _fetch_file(workspace, cid, target or suggested, index, overwrite=overwrite, mode=output.mode)
+    return _fetch_file(
+        workspace, cid, target or suggested, index,
+        overwrite=overwrite, mode=output.mode, size_bytes=output.size_bytes,
+    )  # fmt: skip
 
 
 def _fetch_directory(
@@ -158,13 +172,15 @@ def _fetch_directory(
         cid = _as_cid(file["cid"])
         if cid is None:
             raise EncodingError(f"entry {index} lists {file['path']!r} without a CID")
+        if isinstance(stated := file.get("size"), int):
+            workspace.store.bring(cid, stated)
         size_bytes += workspace.store.fetch_to(
             cid, target / relative, overwrite=overwrite, within=target
         ).size_bytes
     return FetchedArtefact(target, said["cid"], size_bytes, len(files), index)
 
 
-def _files_of(index: int, table: bytes) -> list[dict[str, str]]:
+def _files_of(index: int, table: bytes) -> list[dict[str, Any]]:
     """Read the list of files in the detail of a published directory.
 
     Raises:

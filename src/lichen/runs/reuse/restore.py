@@ -155,6 +155,7 @@ def _checked(workspace: Workspace, output: Output) -> Output:
     from lichen.content.cid import Cid
 
     digest = hashlib.sha256()
+    workspace.store.bring(Cid.parse(output.cid), output.size_bytes)
     with workspace.store.open(Cid.parse(output.cid)) as stored:
         while chunk := stored.read(1 << 20):
             digest.update(chunk)
@@ -274,6 +275,7 @@ def restore(
             on_replaced(path, str(kept.cid))
     written = []
     for output, path in plan.write:
+        workspace.store.bring(Cid.parse(output.cid), output.size_bytes)
         inside = workspace.project.root if workspace.project.contains(path) else None
         workspace.store.fetch_to(
             Cid.parse(output.cid), Path(path), mode=output.mode, overwrite=True, within=inside

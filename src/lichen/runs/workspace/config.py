@@ -34,7 +34,7 @@ _PROJECT_KEYS = {
 }  # fmt: skip
 _USER_KEYS = {
     "identity.member": str, "identity.key": str, "reuse.trust": list, "reuse.agree": int,
-    "ledger.default": str, "energy.zone": str,
+    "ledger.default": str, "ledger.patience": int, "energy.zone": str,
 }  # fmt: skip
 USER_SETTINGS = tuple(sorted(_USER_KEYS))
 """Names of the settings that belong to a person."""
