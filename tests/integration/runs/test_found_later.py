@@ -103,3 +103,56 @@ def test_a_module_that_the_run_makes_itself_is_no_obstacle(person: Person) -> No
     assert outcome(person, sys.executable, "main.py") == ("hit", "1")
     Path(person.directory / "pk/made.py").unlink()
     assert outcome(person, sys.executable, "main.py") == ("hit", "1")
+
+
+def lead_elsewhere(person: Person) -> None:
+    """Let the link ``cur`` lead to ``v2/in`` instead of ``v1/in``; only the second has ``y``, and what is above differs."""
+    link = person.directory / "cur"
+    if not link.is_symlink():
+        for version in "12":
+            person.write(f"v{version}/in/x", version)
+            person.write(f"v{version}/above", version)
+        person.write("v2/in/y", "there")
+        link.symlink_to("v1/in")
+    else:
+        link.unlink()
+        link.symlink_to("v2/in")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os; os.chdir('cur'); print(os.path.exists('y'))",
+        "import os; os.chdir('cur'); print(sorted(os.listdir('.')))",
+        "import os; os.chdir(os.open('cur', os.O_RDONLY)); print(sorted(os.listdir('.')))",
+        "import os; os.chdir('again'); print(os.path.exists('y'))",
+        "import subprocess; print(subprocess.run(['ls'], cwd='cur', capture_output=True).stdout)",
+        "print(open('cur/../above').read())",
+        "import pathlib; print((pathlib.Path('cur') / '..' / 'above').stat().st_size, open('cur/../../v1/above').read(), pathlib.Path('cur/../in/y').exists())",
+    ],
+)
+def test_a_link_that_was_gone_through(person: Person, text: str) -> None:
+    lead_elsewhere(person)
+    (person.directory / "again").symlink_to("cur")
+    person.write("main.py", text)
+    first = outcome(person, sys.executable, "main.py")
+    assert first[0] == "trained"
+    assert outcome(person, sys.executable, "main.py") == ("hit", first[1])
+    lead_elsewhere(person)
+    status, printed = outcome(person, sys.executable, "main.py")
+    assert (status, printed == first[1]) == ("trained", False)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "text", ["cd cur && ls", "cat cur/../above", "cd again; cd -P .; pwd -P | sed 's/.*v/v/'"]
+)
+def test_a_link_that_a_native_program_went_through(person: Person, text: str) -> None:
+    lead_elsewhere(person)
+    (person.directory / "again").symlink_to("cur")
+    first = outcome(person, "sh", "-c", text)
+    assert first[0] == "trained"
+    assert outcome(person, "sh", "-c", text) == ("hit", first[1])
+    lead_elsewhere(person)
+    status, printed = outcome(person, "sh", "-c", text)
+    assert (status, printed == first[1]) == ("trained", False)

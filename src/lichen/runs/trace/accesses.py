@@ -6,10 +6,11 @@ state then with its state at the first open.
 """
 
 # Paths are the run's own strings, undecodable bytes and all, and there can be 100,000 of them.
-# ruff: noqa: PTH114, PTH116, PTH208
+# ruff: noqa: PTH114, PTH115, PTH116, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import re
@@ -32,6 +33,7 @@ _DETAILS = {1: "type", 2: "status", 3: "mode", 4: "times"}
 _FIFO, _CHARACTER, _DIRECTORY, _BLOCK, _REGULAR, _LINK, _SOCKET = 1, 2, 4, 6, 8, 10, 12
 _MADE_BY_IMPORTS = frozenset(("__pycache__",))
 _WALKED_FILES_MAX = 100_000
+_LINKS_MAX = 40  # the kernel follows no more
 _CONFIRMED: tuple[AccessKind, ...] = ("read", "write", "update", "append", "list")
 _HARMLESS_DEVICES = (
     "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/ptmx", "/dev/nvidia",
@@ -109,6 +111,8 @@ class AccessTable:
         path, kind, means = normalise(record.path), record.kind, record.means
         if not self.places.is_ours(path):
             self._add_foreign(path, record)
+        elif kind == Kind.STAT and record.flags == LEVEL_LINK and record.type != ABSENT:
+            self._follow(record.path, is_link=record.type == _LINK)
         elif kind == Kind.OPEN:
             self._open(path, record)
         elif kind == Kind.STAT:
@@ -200,6 +204,8 @@ class AccessTable:
                 self.fifos.add(path)
             elif kind_of_file == _BLOCK:
                 self.devices.add(path)
+            elif kind_of_file == _DIRECTORY:  # to be gone to, or to look from, by its descriptor
+                self._follow(path, is_link=False)
             return
         if flags & (Flag.ACCESS | Flag.TRUNCATE) or (flags & Flag.CREATE and state is None):
             self._write(path, flags, state, means)
@@ -237,26 +243,32 @@ class AccessTable:
     def _look(self, path: str, record: Record) -> None:
         if record.type == ABSENT:
             self._miss(path, record.means)
-        elif record.flags == LEVEL_LINK:
-            self._follow(path, is_link=record.type == _LINK)
         elif not self._is_owned(path):
             self._note("stat", path, record.stat, record.means, _DETAILS.get(record.flags, "status"))
 
     def _follow(self, path: str, *, is_link: bool) -> None:
-        """The target of a link was read, or a path was resolved: every link on the way counts.
+        """The target of a link was read, or a path was resolved or gone through: every link on the way counts.
 
         Args:
-            path: What was followed.
+            path: What was followed, from the root; ``..`` means what it means to the kernel.
             is_link: It was a link itself at that time, whatever it is now.
         """
-        end = 0
-        while end != len(path):
-            end = path.find("/", end + 1)
-            end = end if end > 0 else len(path)
-            part = path[:end]
-            was_link = os.path.islink(part) or (is_link and part == path)
-            if was_link and self.places.is_ours(part) and not self._is_owned(part):
-                self.links.add(part)
+        pending = [path]
+        for _ in range(_LINKS_MAX):
+            if not pending:
+                return
+            walked, followed = "", pending.pop()
+            for part in followed.split("/"):
+                if part == "..":
+                    walked = os.path.realpath(f"{walked}/..").rstrip("/")
+                if part in ("", ".", ".."):
+                    continue
+                walked = f"{walked}/{part}"
+                was_link = os.path.islink(walked) or (is_link and walked == path)
+                if was_link and self.places.is_ours(walked) and not self._is_owned(walked):
+                    self.links.add(walked)
+                    with contextlib.suppress(OSError):  # a link behind this one may be led elsewhere as well
+                        pending.append(os.path.join(os.path.dirname(walked), os.readlink(walked)))
 
     def _list(self, path: str, record: Record) -> None:
         if record.type == ABSENT:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lichen.content.columns import MANY, SplitLog, columns
-from lichen.runs.trace.agent_log import ABSENT, UNKNOWN, Flag, Kind, Record
+from lichen.runs.trace.agent_log import ABSENT, LEVEL_LINK, UNKNOWN, Flag, Kind, Record
 from lichen.runs.trace.preload import DATA_OFFSET, HEADER_BYTES, LOG_NAME, MAGIC
 from lichen.runs.trace.trace import StatKey
 
@@ -179,6 +179,7 @@ def _records(data: bytes, log: PreloadLog) -> Iterator[tuple[tuple[int, ...], st
                 continue
             path = data[start:middle].decode(encoding, "surrogateescape")
             if "/.." in path:
+                _add_way(log, fields[7], path)
                 path = _resolved(path)
             if fields[1] == opened:
                 type_ = fields[2]
@@ -251,6 +252,13 @@ def _take_note(log: PreloadLog, kind: int, text: str) -> None:
 def _drop_start(log: PreloadLog, pid: int) -> None:
     """The agent is there: what its interpreter looked for before to find itself is no dependency of the run."""
     log._starting.pop(pid, None)
+
+
+def _add_way(log: PreloadLog, time_ns: int, path: str) -> None:
+    """What is gone through before ``..`` decides where that leads, so the links on it count."""
+    head, dots, _ = path.rpartition("/..")
+    if dots and head:
+        log.records.append(Record(time_ns, Kind.STAT, head, UNKNOWN, LEVEL_LINK, None, "", "preload"))
 
 
 def _resolved(path: str) -> str:

@@ -225,6 +225,19 @@ EXPORT char *realpath(const char *path, char *into) {
     return resolved;
 }
 
+/* Going to a directory: which it is depends on the links on the way. Python's own call counts as any other. */
+static void go_to(const char *path) {
+    BEGIN
+    struct stat st;
+    look(AT_FDCWD, path, path && state_of(AT_FDCWD, path, &st, 0) ? 0 : -1, ENOENT, LOOK_LINK, NULL);
+    END
+}
+NEXT(chdir)
+EXPORT int chdir(const char *path) {
+    go_to(path);
+    return REAL(chdir)(path);
+}
+
 /* List. */
 
 #define WRAP_LIST(result_type, name, at, parameters, arguments)      \

@@ -192,7 +192,7 @@ class SystemCallWatch:
         elif name == "truncate":
             self._note(Kind.OPEN, path, Flag.WRITE_ONLY)
         else:
-            level = LEVEL_LINK if name.startswith("readlink") else 2
+            level = LEVEL_LINK if name.startswith(("readlink", "chdir")) else 2
             self._note(Kind.STAT, path, 1 if name in _LOOKS_TYPE else level)
 
     def _open(self, name: str, pid: int, path: str, arguments: Sequence[int]) -> None:
@@ -276,6 +276,7 @@ class SystemCallWatch:
             text = f"/proc/{pid}/{text[11:]}" if not text.startswith("/proc/self/fd/0") else text
         head, dots, tail = text.rpartition("/..")
         if dots and tail[:1] in ("", "/"):
+            self._note(Kind.STAT, head, LEVEL_LINK)
             text = os.path.realpath(head + dots) + tail
         return text
 

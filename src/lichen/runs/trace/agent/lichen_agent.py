@@ -21,7 +21,18 @@ import posix
 import sys
 import time
 
-from lichen_agent_log import ABSENT, LEVEL_STATUS, STATED, Log, absolute, guarded, mapped_files, open_flags
+from lichen_agent_log import (
+    ABSENT,
+    LEVEL_LINK,
+    LEVEL_STATUS,
+    STATED,
+    Log,
+    absolute,
+    guarded,
+    mapped_files,
+    on_way,
+    open_flags,
+)
 
 NAMES_MAX = 200_000  # in a listing that is taken down name by name
 OWN_FILES = tuple("lichen_agent%s.py" % part for part in ("", "_imports", "_log", "_looks", "_variables"))
@@ -38,6 +49,7 @@ class Agent:
         self.opened_write: set = set()
         self.listed: dict = {}
         self.imported: set = set()
+        self.walked: set = set()
         self.path_seen: tuple = ()
         self.opening_at: set = set()
         self.on_change_of_directory = self.opened_read.clear  # `Looks` puts its own function here
@@ -203,10 +215,17 @@ class Agent:
         )
 
     def on_chdir(self, arguments: tuple) -> None:
-        """Relative names mean other files from now on."""
+        """Relative names mean other files from now on, and which depends on the links on the way."""
+        self.gone_through(absolute(arguments[0]) or "")
         self.opened_read.clear()
         self.opened_write.clear()
         self.on_change_of_directory()
+
+    def gone_through(self, path: str) -> None:
+        """Links on the way to a directory count."""
+        if path and path not in self.walked:
+            self.walked.add(path)
+            self.stated(b"S", path, LEVEL_LINK, b"\0")
 
     def on_rename(self, arguments: tuple) -> None:
         """One path becomes another."""
@@ -417,6 +436,7 @@ def begin() -> None:
     if agent.preload:  # the library sees every open, at a tenth of the cost
         del agent.handlers["open"]
     agent.hello(forked=False)
+    on_way[0] = agent.gone_through
     import lichen_agent_imports
     import lichen_agent_looks
     import lichen_agent_variables

@@ -143,8 +143,12 @@ def to_preload(record: bytes) -> None:
     posix.write(MAGIC_DESCRIPTOR, record)
 
 
-def discard(record: bytes) -> None:
+def discard(record) -> None:
     """Take a record and forget it."""
+
+
+on_way: list = [discard]
+"""What is told of a path that was gone through on the way to ``..``: links on it decide where that leads."""
 
 
 def absolute(path, directory_descriptor=None) -> str | None:
@@ -163,6 +167,7 @@ def absolute(path, directory_descriptor=None) -> str | None:
     if ".." in text:
         head, dots, tail = text.rpartition("/..")
         if dots and (not tail or tail[0] == "/"):
+            on_way[0](head)
             text = os.path.realpath(head + dots) + tail
     return text
 

@@ -23,13 +23,13 @@ X86_64 = 0xC000003E
 AARCH64 = 0xC00000B7
 NUMBERS = {
     "x86_64": {
-        "open": 2, "stat": 4, "lstat": 6, "access": 21, "connect": 42, "bind": 49, "execve": 59, "truncate": 76, "rename": 82,
+        "open": 2, "stat": 4, "lstat": 6, "access": 21, "chdir": 80, "connect": 42, "bind": 49, "execve": 59, "truncate": 76, "rename": 82,
         "mkdir": 83, "rmdir": 84, "creat": 85, "link": 86, "unlink": 87, "symlink": 88, "readlink": 89, "openat": 257,
         "mkdirat": 258, "newfstatat": 262, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266,
         "readlinkat": 267, "faccessat": 269, "renameat2": 316, "execveat": 322, "statx": 332, "openat2": 437, "faccessat2": 439,
     },
     "aarch64": {
-        "mkdirat": 34, "unlinkat": 35, "symlinkat": 36, "linkat": 37, "renameat": 38, "truncate": 45, "faccessat": 48,
+        "mkdirat": 34, "unlinkat": 35, "symlinkat": 36, "linkat": 37, "renameat": 38, "truncate": 45, "faccessat": 48, "chdir": 49,
         "openat": 56, "readlinkat": 78, "newfstatat": 79, "bind": 200, "connect": 203, "execve": 221, "renameat2": 276,
         "execveat": 281, "statx": 291, "openat2": 437, "faccessat2": 439,
     },
