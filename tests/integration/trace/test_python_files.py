@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lichen.content.columns import MANY, columns
+
 if TYPE_CHECKING:
     from tests.integration.trace.conftest import Project
 
@@ -304,3 +306,44 @@ def test_a_hundred_thousand_names_are_not_too_many(project: Project, means: tupl
     assert result.trace.complete, result.trace.reasons
     assert len(result.names("absent")) >= 3000
     assert len([a for a in result.trace.every_access() if a.path.endswith("/x")]) == 1
+
+
+def test_very_many_files_are_seen_as_few_are(project: Project, means: tuple[str, ...] | None) -> None:
+    """Files written before they are read, read before they are written, removed, and in a directory made or moved by the run."""
+    count = 3 * MANY // 2
+    for number in range(count):
+        project.write(f"data/{number % 7}/{number}", str(number))
+    project.write("data/old/moved", "1")
+    result = project.script(
+        f"""
+        import os
+        os.mkdir('made')
+        for number in range({MANY}):
+            with open(f'made/{{number}}', 'w') as file: file.write('1')
+        open('data/0/0', 'w').close()
+        open('data/old/moved').close()
+        os.rename('data/old', 'data/new')
+        for number in range({count}):
+            open(f'data/{{number % 7}}/{{number}}').close()
+        for number in range({MANY}):
+            open(f'made/{{number}}').close()
+        open('data/new/moved').close()
+        open('data/1/1', 'a').close()
+        open('data/2/2', 'w').write('2')
+        os.remove('data/3/3')
+        """,
+        means=means,
+    )
+    assert result.trace.complete, result.trace.reasons
+    data = {f"data/{number % 7}/{number}" for number in range(count)}
+    assert result.names("read") == {"main.py", "data/old/moved", *data} - {"data/0/0"}
+    assert result.access("data/2/2", "write").detail == ""
+    assert result.access("data/3/3", "write").detail == "deleted"
+    assert {f"made/{number}" for number in range(MANY)} <= result.names("write")
+    for number in (5, 6, count - 1):
+        status = (project.root / f"data/{number % 7}/{number}").stat()
+        seen = result.access(f"data/{number % 7}/{number}", "read").stat
+        assert seen is not None
+        assert (seen.inode, seen.ctime_ns) == (status.st_ino, status.st_ctime_ns)
+    if means is None and columns() is not None and result.access("data/5/5", "read").by == {"preload"}:
+        assert len(result.trace.plain) == count - 4, "all but those that something else happened to"

@@ -1,5 +1,6 @@
 """Manifests: a lossless artefact, and parts that change exactly when something they cover does."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lichen.encoding.canonical import canonical_json
 from lichen.errors import EncodingError
 from lichen.runs.work.manifest import Manifest, Output
 
@@ -46,6 +48,13 @@ SECTIONS = {
 @given(MANIFEST)
 def test_manifest_survives_its_artefact(manifest: Manifest) -> None:
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@given(MANIFEST)
+def test_an_artefact_is_canonical_json(manifest: Manifest) -> None:
+    """Large tables are joined where nothing needs an escape; that must not show."""
+    data = manifest.to_bytes()
+    assert canonical_json(json.loads(data)) == data
 
 
 @given(st.binary(max_size=60) | st.just(b'{"manifest":1}') | st.just(b"[]"))

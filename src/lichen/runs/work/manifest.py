@@ -269,10 +269,13 @@ def _table_bytes(table: Mapping[str, str]) -> bytes:
     """Write a table of texts as canonical JSON; where no text needs an escape that is a matter of joining them."""
     names = sorted(table)
     values = [table[name] for name in names]
-    text = "".join(names) + "".join(values)
-    if not names or not (text.isascii() and text.isprintable()) or '"' in text or "\\" in text:
+    if not names or not (_needs_no_escape("".join(names)) and _needs_no_escape("".join(values))):
         return canonical_json(dict(table))
     return ('{"' + '","'.join(map('":"'.join, zip(names, values, strict=True))) + '"}').encode("ascii")
+
+
+def _needs_no_escape(text: str) -> bool:
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
 def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -284,8 +287,8 @@ def _strings(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
-    allowed = (str, type(None)) if key == "variables" else (str,)
-    if not isinstance(found, dict) or not all(isinstance(item, allowed) for item in found.values()):
+    allowed = {str, type(None)} if key == "variables" else {str}
+    if not isinstance(found, dict) or not allowed.issuperset(map(type, found.values())):
         raise EncodingError(f"section {key!r} of a manifest is not a table of strings")
     return found
 
