@@ -84,7 +84,7 @@ def test_random_changes_and_edits_during_runs() -> None:
     figures = campaign("--trials", "30", "--edits", "2", "--seed", "5", "--cases", *scripts)
     counts = figures["counts"]
     assert counts["trials"] == 30
-    assert counts["edited during the run"] == 2
+    assert counts["edits during runs"] == 2
     assert counts["right hit"] + counts["right miss"] > 15
     assert figures["scripts_that_may_not_answer"] == {}
 
