@@ -188,7 +188,8 @@ def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
     root = root_at(mark.size)
     if root != mark.root:
         raise RollbackError(
-            f"this ledger differs within its first {mark.size} entries from the one signed for on this machine",
+            f"this ledger differs within its first {mark.size} entries from the one signed for or acknowledged on this"
+            " machine",
             expected=mark.root,
             calculated=root,
             remedy=remedy,
