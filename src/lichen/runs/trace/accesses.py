@@ -58,6 +58,7 @@ class AccessTable:
         site_lists: Folders of installed packages that were listed, not by the import system.
         links: Symbolic links whose target was read.
         lost_names: Paths through ``/proc`` whose meaning ended with their process.
+        attributes: What was there before the run and had its permission bits, owner or extended attributes changed by it.
     """
 
     places: Places
@@ -68,6 +69,7 @@ class AccessTable:
     site_lists: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     lost_names: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
     _seen: dict[AccessKind, dict[str, Access]] = field(
         default_factory=lambda: {
             "read": {}, "write": {}, "append": {}, "update": {}, "list": {}, "absent": {}, "exec": {}, "stat": {}
@@ -124,6 +126,9 @@ class AccessTable:
                 self._owned_directories.add(path)
         elif kind == Kind.DELETE:
             self._delete(path, record)
+        elif kind == Kind.ATTRIBUTES:
+            if record.type != ABSENT and not self._is_owned(path):
+                self.attributes.add(path)
         elif kind == Kind.MOVE:
             self._move(path, normalise(record.extra), record, means)
 

@@ -53,6 +53,7 @@ class Kind:
     DELETE = ord("D")
     MOVE = ord("M")
     MKDIR = ord("C")
+    ATTRIBUTES = ord("Z")
     IMPORT = ord("I")
     SYS_PATH = ord("P")
     EXEC = ord("X")
@@ -67,7 +68,9 @@ class Kind:
     HELLO = ord("H")
 
 
-_STATED_KINDS = frozenset((Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR))
+_STATED_KINDS = frozenset(
+    (Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR, Kind.ATTRIBUTES)
+)
 _PLAIN_KINDS = frozenset(value for name, value in vars(Kind).items() if name.isupper()) - _STATED_KINDS
 
 

@@ -361,6 +361,11 @@ def _blame_special(
         verdict.blame("fifo", f"{path} is a pipe; what came through it cannot be compared later")
     for path in sorted(table.lost_names):
         verdict.blame("lost-name", f"{path} means something only to the process that opened it")
+    for path in sorted(filter(os.path.lexists, table.attributes)):
+        verdict.blame(
+            "attributes",
+            f"permissions, owner or attributes of {path} were changed, which no answer does again",
+        )
     for path in sorted(table.devices):
         verdict.blame("device", f"{path} gives data that cannot be compared later")
     if preload is None and "inotify" in evidence.means:

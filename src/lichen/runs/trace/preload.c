@@ -481,3 +481,4 @@ static void address(uint8_t kind, const struct sockaddr *to, socklen_t length) {
 
 #include "preload_process.h"
 #include "preload_wrappers.h"
+#include "preload_special.h"

@@ -23,7 +23,7 @@ DATA_OFFSET = HEADER_BYTES + TABLE_BYTES  # (= 1052672)
 STEP_BYTES = 4 * 2**20  # (= 4194304) allocated at a time, as in preload.c
 MAGIC = b"LICHPRE1"
 
-_SOURCES = ("preload.c", "preload_process.h", "preload_wrappers.h")
+_SOURCES = ("preload.c", "preload_process.h", "preload_wrappers.h", "preload_special.h")
 _LIBRARIES = ("-ldl", "-lpthread")
 _FLAGS = (
     "-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-fno-delete-null-pointer-checks", "-w",

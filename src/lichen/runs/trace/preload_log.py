@@ -26,7 +26,9 @@ __all__ = ["Image", "PreloadLog", "Started", "read_preload_logs"]
 _TIME = operator.itemgetter(0)
 _HEADER = struct.Struct("<8sQQI")
 _RECORD = struct.Struct("<IBBBBIIqQQqqqII")
-_PATH_KINDS = frozenset((Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR))
+_PATH_KINDS = frozenset(
+    (Kind.OPEN, Kind.STAT, Kind.LIST, Kind.DELETE, Kind.MOVE, Kind.MKDIR, Kind.ATTRIBUTES)
+)
 _LINK, _SYMLINK, _WALK = ord("K"), ord("Y"), ord("G")
 _EXEC, _EXEC_FAILED, _SPAWN, _SPAWN_FAILED = ord("X"), ord("x"), ord("P"), ord("p")
 _IMAGE, _MAPPED, _VARIABLE, _STDIN, _CONNECT, _BIND, _RING, _AGENT, _VISITOR, _AGENT_RECORD = (

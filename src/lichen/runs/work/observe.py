@@ -347,6 +347,8 @@ class _Observer:
         except (LichenError, OSError) as error:
             self.blame("output-not-stored", f"{name} could not be stored: {error}")
             return
+        if any(attribute.startswith("user.") for attribute in _attributes_of(path)):
+            self.blame("outside-roots", f"{name} was given extended attributes, which are not restored")
         self.outputs[name] = Output(name, stored.sha256, str(stored.cid), stored.size_bytes, mode)
 
 
@@ -551,6 +553,13 @@ def _unchanged(first: StatKey, now: os.stat_result) -> bool:
     return (first.device, first.inode, first.size_bytes, first.mtime_ns, first.ctime_ns) == (
         now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
     )  # fmt: skip
+
+
+def _attributes_of(path: str) -> list[str]:
+    try:
+        return os.listxattr(path)
+    except OSError:  # this file system keeps none
+        return []
 
 
 def _is_below(path: str, entry: str) -> bool:

@@ -72,6 +72,10 @@ class Agent:
             "os.rmdir": self.on_remove,
             "os.mkdir": self.on_mkdir,
             "os.truncate": self.on_truncate,
+            "os.chmod": self.on_chmod,
+            "os.chown": self.on_attributes,
+            "os.setxattr": self.on_attributes,
+            "os.removexattr": self.on_attributes,
             "subprocess.Popen": self.on_popen,
             "os.exec": self.on_exec,
             "os.posix_spawn": self.on_exec,
@@ -262,6 +266,27 @@ class Agent:
         name = absolute(arguments[0], arguments[2])
         if name:
             self.stated(b"C", name, 0)
+
+    def on_chmod(self, arguments: tuple) -> None:
+        """Permission bits are set; where they stand so already, nothing happens."""
+        name = absolute(arguments[0], arguments[2])
+        if name:
+            try:
+                changes = (posix.stat(name).st_mode ^ arguments[1]) & 0o7777
+            except OSError:
+                return
+            if changes:
+                self.stated(b"Z", name, 0)
+
+    def on_attributes(self, arguments: tuple) -> None:
+        """The owner or an extended attribute is set; those that security modules keep say nothing to programs."""
+        attribute = arguments[1]
+        if isinstance(attribute, (str, bytes)) and os.fsencode(attribute).startswith(b"security."):
+            return
+        directory = arguments[3] if not isinstance(attribute, (str, bytes)) else None
+        name = absolute(arguments[0], directory)
+        if name:
+            self.stated(b"Z", name, 0)
 
     # Imports.
 
