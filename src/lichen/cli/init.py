@@ -95,10 +95,19 @@ def _ledger_directory(text: str) -> Path:
 
 
 def _tell(invocation: Invocation, created: LedgerCreated) -> None:
+    from lichen.runs.workspace.config import UserConfig
+    from lichen.runs.workspace.workspace import default_member
+
     say = invocation.output.line
     say(f"{created.access} ledger {created.name!r} in {created.directory}, id {created.ledger_id[:16]}…")
     made = "new key" if created.key_was_made else "key"
     say(f"you write as {created.member}, with the {made} in {created.key_path}")
+    acting = default_member(UserConfig.read())
+    if acting != created.member:
+        say(
+            f"your settings say {acting}: set LICHEN_MEMBER={created.member} here, or type "
+            f"lichen config set identity.member {created.member}"
+        )
     if created.access == "private":
         say(
             "to share it, give members the group key beside the ledger; whoever has it can read names and details"

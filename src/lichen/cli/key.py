@@ -196,8 +196,8 @@ def add_command(invocation: Invocation, /, member: str, *, public_key: str, ledg
 def rotate_command(invocation: Invocation, /, ledger: str | None) -> None:
     """Replace your key by a new one.
 
-    What the old key signed stays valid; it signs nothing from now on. Other ledgers that know the old key must be told
-    separately, signed with the old key, which stays beside the new one.
+    What the old key signed stays valid; it signs nothing from now on. A key serves in all of your ledgers: type this in each of them
+    once. Where one still knows the old key, which stays beside the new one, it is told of the new one, and no further key is made.
     """
     from lichen.runs.keeping.key_rotation import rotate_own_key
 

@@ -388,6 +388,11 @@ class Ledger(LedgerReader):
         return self._queries.renew(every=every, progress=progress)
 
     @property
+    def takes_records(self) -> bool:
+        """Whether records can be appended through this object."""
+        return not self.read_only
+
+    @property
     def high_water_problem(self) -> StorageError | None:
         """Why the high-water mark could last not be raised, or None."""
         return None if self._appender is None else self._appender.high_water_problem

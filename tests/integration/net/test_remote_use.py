@@ -121,6 +121,46 @@ def test_a_colleague_elsewhere_gets_the_hit_and_its_outputs(
     assert audit(bob.copy, default_contracts()).is_sound
 
 
+def test_a_member_rotates_the_key_that_reads(pair: tuple[Server, Colleague, Colleague]) -> None:
+    _, alice, bob = pair
+    first = json.loads(alice.type("key", "show", "--json").stdout)
+    alice.type("key", "rotate")
+    assert json.loads(alice.type("key", "show", "--json").stdout) != first
+    assert alice.run()["status"] == "trained"
+    assert bob.run()["status"] == "hit"
+
+
+def test_a_rotation_that_was_interrupted_after_the_server_took_it_is_finished(
+    team: Team, pair: tuple[Server, Colleague, Colleague]
+) -> None:
+    _, alice, _ = pair
+    key = alice.home / "keys" / "alice.key"
+    before = key.read_bytes()
+    alice.type("key", "rotate")
+    key.rename(f"{key}.next")  # as it was before the last step
+    key.write_bytes(before)
+    key.chmod(0o600)
+    alice.type("key", "rotate")
+    assert key.read_bytes() != before
+    assert not key.with_name("alice.key.next").exists()
+    assert alice.run()["status"] == "trained"
+
+
+def test_a_ledger_of_ones_own_is_imported_into_a_served_one(
+    tmp_path: Path, team: Team, pair: tuple[Server, Colleague, Colleague]
+) -> None:
+    _, alice, bob = pair
+    own = tmp_path / "own"
+    shutil.copytree(alice.directory, own)
+    alice.directory, url, alice.url = own, alice.url, str(own / ".lichen")
+    alice.type("init", alice.url, "--member", "alice", f"--{team.access}")
+    assert alice.run()["status"] == "trained"
+    alice.url = url
+    told = alice.type("import", str(own / ".lichen")).stdout
+    assert "1" in told
+    assert bob.run()["status"] == "hit"
+
+
 def test_everything_that_is_published_takes_its_artefacts_along(
     pair: tuple[Server, Colleague, Colleague],
 ) -> None:

@@ -138,3 +138,34 @@ def test_of_a_run_without_outputs_there_is_nothing_to_get_and_that_is_said(clini
     with pytest.raises(UsageError, match="has 2 outputs") as caught:
         fetch(clinic.workspace(), "@last")
     assert "Name one with --name: " in caught.value.remedy
+
+
+def test_each_ledger_is_told_of_the_same_new_key(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    create_ledger(Path(".lichen"), name=None, access="public", member="ada", user=UserConfig.read())
+    rotated = rotate_own_key(workspace)
+    with Workspace.find() as other:
+        with pytest.raises(Rejected, match="has another key there") as refused:
+            check_admitted(other)
+        assert refused.value.remedy is not None
+        assert "lichen key rotate" in refused.value.remedy
+        told = rotate_own_key(other)
+        assert (told.did_key, told.retired_path) == (rotated.did_key, rotated.retired_path)
+        check_admitted(other)
+        assert [row.reason for row in list_members(other)] == ["rotated", None]
+    assert len(list(rotated.path.parent.glob("ada.key*"))) == 2, "no third key was made"
+
+
+def test_who_acts_under_another_name_is_told_whose_key_is_here(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_key(workspace.identity.path.with_name("eve.key"), SigningKey.generate())
+    monkeypatch.setenv("LICHEN_MEMBER", "eve")
+    with Workspace.find() as as_eve, pytest.raises(Rejected, match="eve is not a member") as refused:
+        check_admitted(as_eve)
+    assert refused.value.remedy is not None
+    assert "LICHEN_MEMBER=ada" in refused.value.remedy

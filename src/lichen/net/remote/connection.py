@@ -214,7 +214,7 @@ class Connection:
         return NetworkError(
             f"{self.url} cannot be reached: {why}",
             definite=definite,
-            remedy="What you do meanwhile is kept and sent when the server is back.",
+            remedy="Runs of a ledger that was used here before are kept and sent when the server is back; anything else, type again then.",
         )
 
 

@@ -119,6 +119,11 @@ class RemoteLedger(Replica):
     _store: DirectoryStore
     _notify: Callable[[str], object]
 
+    @property
+    def takes_records(self) -> bool:
+        """True: they go to the server, though the copy itself is written by nobody but `catch_up`."""
+        return True
+
     def attach(
         self,
         remote: RemoteLog,

@@ -6,7 +6,7 @@ import http.client
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, RemoteProtocolError, UsageError
@@ -33,6 +33,7 @@ PATIENCE_COUNT: Final = 10  # so often a server may say that it is too much at o
 PATIENCE_SECONDS_MAX: Final = 30
 SIGNATURE_BYTES: Final = 64
 CLOCK_OFFSET_MAX_SECONDS: Final = 3_600
+_ATTEMPTS_MAX: Final = 8  # as asked, by the server's clock, with other keys
 _PIECE_BYTES: Final = 2**18  # (= 262144)
 _ENTRY_TYPE: Final = "application/vnd.lichen.entry"
 _BUNDLE_TYPE: Final = "application/vnd.lichen.entries"
@@ -45,6 +46,8 @@ class RemoteLog:
         connection: To its server.
         signer: Gives the key to sign requests with, when one must be signed.
         sleep: Waits for so many seconds, when the server asks for it.
+        others: Gives the same member's other keys, tried in order when the server says that the key is not one: amid a rotation
+            it knows the next already, and before one is told of a rotation elsewhere, the one before.
 
     Attributes:
         ledger_id: 64 hexadecimal digits; empty until it is known.
@@ -56,10 +59,13 @@ class RemoteLog:
         connection: Connection,
         signer: Callable[[], SigningKey],
         sleep: Callable[[float], object] = time.sleep,
+        others: Callable[[], Iterable[SigningKey]] = lambda: (),
     ) -> None:
         self._sleep = sleep
+        self._others = others
+        self._untried: list[SigningKey] | None = None
         self._connection = connection
-        self._signer = signer
+        self._signer = self._key_in_use = signer
         self._clock_offset_seconds = 0
         self._batch_bounds: tuple[int, int] | None = None
         self.ledger_id = ""
@@ -326,14 +332,17 @@ class RemoteLog:
         sink: Callable[[http.client.HTTPResponse], None] | None = None,
     ) -> Reply:
         target = self._connection.prefix + path
-        for is_last in (False, True):
+        for _ in range(_ATTEMPTS_MAX):
             sent = dict(headers or {})
             if is_signed:
                 sent |= self._signature(method, target)
             reply = self._connection.ask(
                 method, target, limit=limit, body=body, size_bytes=size_bytes, headers=sent, sink=sink
             )
-            if is_last or reply.status != 401 or not self._learn_clock(reply):
+            is_worth_another = (reply.status == 401 and self._learn_clock(reply)) or (
+                is_signed and reply.status == 403 and self._take_other_key()
+            )
+            if not is_worth_another:
                 break
         if is_signed and reply.status == 403:
             self._refuse_stranger(reply)
@@ -354,6 +363,17 @@ class RemoteLog:
                 f"{self.url} refuses: your key belongs to no member of its ledger",
                 remedy=f"Let an admin of it type: lichen key admit NAME {self._signer().public.did_key}",
             )
+
+    def _take_other_key(self) -> bool:
+        """Sign with the next of the member's other keys from now on; False when all were tried."""
+        if self._untried is None:
+            self._untried = list(self._others())
+        if not self._untried:
+            self._signer = self._key_in_use
+            return False
+        key = self._untried.pop(0)
+        self._signer = lambda: key
+        return True
 
     def _signature(self, method: str, target: str) -> dict[str, str]:
         created = int(time.time()) + self._clock_offset_seconds

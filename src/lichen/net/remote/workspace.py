@@ -32,6 +32,7 @@ from lichen.net.remote.memory import Remembered, directory_of, forget, read_reme
 from lichen.net.remote.remote_ledger import RemoteLedger, deliveries, signature_in
 from lichen.net.remote.remote_log import RemoteLog
 from lichen.net.remote.remote_store import RemoteStore
+from lichen.runs.reuse.trust import other_keys
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.workspace.config import UserConfig, lichen_home
 from lichen.runs.workspace.project import Project
@@ -66,8 +67,11 @@ class RemoteWorkspace(Workspace):
     def remote(self) -> RemoteLog:
         """The server."""
         patience_seconds = max(1, self.user.get_count("ledger.patience", int(PATIENCE_SECONDS)))
-        connection = Connection(self.url, patience_seconds=patience_seconds)
-        log = RemoteLog(connection, lambda: self.identity.key)
+        log = RemoteLog(
+            Connection(self.url, patience_seconds=patience_seconds),
+            lambda: self.identity.key,
+            others=lambda: (key for _, key in other_keys(self.identity.path)),
+        )
         self._open.callback(log.close)
         return log
 

@@ -129,7 +129,7 @@ def import_ledger(
             "both are the same ledger",
             remedy="Name the directory of the other: lichen import DIR --ledger TEAM.",
         )
-    if target.ledger.read_only and not is_dry:
+    if not target.ledger.takes_records and not is_dry:
         raise UsageError(
             f"{target.directory} can only be read here", remedy="Import where the log.key of that ledger is."
         )

@@ -1,7 +1,8 @@
 """Give a member a new key, so that at every moment one key file on disk is the one the ledger knows.
 
 The new key is written beside the old one before the ledger hears of it, and takes its place after. A rotation that was
-interrupted in between is finished by the next one: the waiting key is taken up, never a third one made.
+interrupted in between is finished by the next one: the waiting key is taken up, never a third one made. A key serves in
+many ledgers, and each is told by a rotation of its own, which makes no further key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lichen.errors import StorageError
 from lichen.runs.keeping.setup import member_action
+from lichen.runs.reuse.trust import other_keys
 
 if TYPE_CHECKING:
     from lichen.crypto.keys import SigningKey
@@ -41,6 +43,9 @@ class Rotated:
 def rotate_own_key(workspace: Workspace) -> Rotated:
     """Make a new key for the acting member and end the one in use.
 
+    Where the key in use is new to the ledger, because it was rotated in another one, this ledger is told of it instead: the earlier
+    key, which lies beside it, says so.
+
     Args:
         workspace: The ledger.
 
@@ -51,6 +56,11 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
     """
     identity = workspace.identity
     path = identity.path
+    earlier = _key_known_here(workspace)
+    if earlier is not None:
+        public = identity.key.public
+        told = member_action(workspace, "rotate", identity.member, key=public, signer=earlier[1])
+        return Rotated(told, public.did_key, path, earlier[0])
     waiting = path.with_name(path.name + ".next")
     retired = path.with_name(f"{path.name}.{identity.key.public.key_id.hex()[:8]}.retired")
     key = _waiting_key(waiting)
@@ -67,6 +77,19 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
             remedy="Put that right and run `lichen key rotate` again: it finishes the rotation.",
         ) from error
     return Rotated(index, key.public.did_key, path, retired)
+
+
+def _key_known_here(workspace: Workspace) -> tuple[Path, SigningKey] | None:
+    """Return the earlier key of the member that this ledger still knows, after a rotation that only another one was told of."""
+    from lichen.contracts.members import key_binding
+
+    identity = workspace.identity
+    if key_binding(workspace.ledger.state.get, identity.key.public.key_id) is not None:
+        return None
+    for path, key in other_keys(identity.path):
+        if path.suffix == ".retired" and _speaks_for(workspace, key, identity.member):
+            return path, key
+    return None
 
 
 def _waiting_key(path: Path) -> SigningKey:

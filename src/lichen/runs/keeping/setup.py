@@ -290,6 +290,7 @@ def member_action(
     key: PublicKey | None = None,
     from_index: int | None = None,
     admin: bool = False,
+    signer: SigningKey | None = None,
 ) -> int:
     """Record an action on members and keys.
 
@@ -300,6 +301,7 @@ def member_action(
         key: The key admitted, added, rotated to, revoked or compromised.
         from_index: For ``compromise``: first bad index.
         admin: For ``admit``: whether they may admit others.
+        signer: Key of the acting member to sign with; the one in use when None.
 
     Returns:
         Index of the entry.
@@ -316,7 +318,7 @@ def member_action(
     }
     subjects = [Subject("ledger", bytes.fromhex(workspace.ledger.id))]
     said = statement(workspace, "member", subjects, fields)
-    return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+    return workspace.ledger.append_signed(said, signer or workspace.identity.key, seal=True).index
 
 
 def check_admitted(workspace: Workspace) -> None:
@@ -333,7 +335,7 @@ def check_admitted(workspace: Workspace) -> None:
         raise Rejected(
             "members.not-admitted",
             f"{member} is not a member of this ledger, or has another key there",
-            remedy=f"Let an admin of it type: lichen key admit {member} {key.did_key}",
+            remedy=_way_in(workspace),
         )
     if binding.member != member:
         raise Rejected(
@@ -347,6 +349,28 @@ def check_admitted(workspace: Workspace) -> None:
             f"the key in {workspace.identity.path} speaks for {member} no more: it was {binding.reason}",
             remedy="Let an admin admit another key: lichen key add",
         )
+
+
+def _way_in(workspace: Workspace) -> str:
+    """Say what helps where the ledger does not know the key: an earlier key of the member, another member's key, or an admin."""
+    from lichen.crypto.keys import PublicKey
+    from lichen.runs.reuse.trust import own_key_ids
+
+    identity = workspace.identity
+    others: list[str] = []
+    for row in list_members(workspace):
+        if row.end_index is not None:
+            continue
+        path = member_key_path(workspace.user, row.member)
+        if PublicKey.from_did_key(row.did_key).key_id not in own_key_ids(path):
+            continue
+        if row.member == identity.member:
+            return "It knows an earlier key of yours; tell it of the one in use: lichen key rotate"
+        others.append(row.member)
+    way = f"Let an admin of it type: lichen key admit {identity.member} {identity.key.public.did_key}"
+    if others:
+        way += f" Or act as its member {others[0]}, whose key is here: LICHEN_MEMBER={others[0]} lichen …"
+    return way
 
 
 def list_members(workspace: Workspace) -> list[MemberRow]:

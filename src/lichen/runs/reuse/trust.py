@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from lichen.errors import LichenError, UsageError
 
-__all__ = ["LEDGER_DIGITS", "Trusted", "bound", "needs_ledger", "own_key_ids"]
+if TYPE_CHECKING:
+    from lichen.crypto.keys import SigningKey
+
+__all__ = ["LEDGER_DIGITS", "Trusted", "bound", "needs_ledger", "other_keys", "own_key_ids"]
 
 LEDGER_DIGITS = 32
 """Of a ledger id that are written down: 128 bits, more than anyone can make a second ledger for."""
@@ -105,6 +109,31 @@ def _key_id(text: str) -> bytes:
         ) from error
 
 
+def other_keys(path: Path) -> list[tuple[Path, SigningKey]]:
+    """Return the other keys of a member on this machine, with their files: one that waits to take over, then those rotated out.
+
+    Args:
+        path: File of the key in use; the others lie beside it under longer names. What cannot be read is left out.
+    """
+    from lichen.crypto.key_file import read_key
+
+    found = []
+    retired = sorted(path.parent.glob(f"{path.name}.*.retired"), key=_changed_ns, reverse=True)
+    for candidate in (path.with_name(f"{path.name}.next"), *retired):
+        try:
+            found.append((candidate, read_key(candidate)))
+        except LichenError:
+            continue  # missing, or open to others: then it is nobody's own
+    return found
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
+
+
 def own_key_ids(path: Path) -> frozenset[bytes]:
     """Return the ids of the acting member's keys on this machine: the one in use, those that waited and those rotated out.
 
@@ -113,11 +142,7 @@ def own_key_ids(path: Path) -> frozenset[bytes]:
     """
     from lichen.crypto.key_file import read_key
 
-    found = set()
-    beside = [path.with_name(f"{path.name}.next"), *path.parent.glob(f"{path.name}.*.retired")]
-    for candidate in (path, *beside):
-        try:
-            found.add(read_key(candidate).public.key_id)
-        except LichenError:
-            continue  # missing, or open to others: then it is nobody's own
+    found = {key.public.key_id for _, key in other_keys(path)}
+    with suppress(LichenError):
+        found.add(read_key(path).public.key_id)
     return frozenset(found)

@@ -255,7 +255,8 @@ class Workspace:
         except FileNotFoundError:
             raise KeyFileError(
                 f"{path} is missing, and this ledger is private",
-                remedy="Ask a member of the ledger for the group key file and put it there with mode 600.",
+                remedy="Ask a member of the ledger for the group key file and put it there with mode 600; "
+                "of a served ledger: lichen join URL --group-key FILE.",
             ) from None
         except PermissionError:
             raise KeyFileError(
