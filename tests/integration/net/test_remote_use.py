@@ -146,21 +146,6 @@ def test_a_rotation_that_was_interrupted_after_the_server_took_it_is_finished(
     assert alice.run()["status"] == "trained"
 
 
-def test_a_ledger_of_ones_own_is_imported_into_a_served_one(
-    tmp_path: Path, team: Team, pair: tuple[Server, Colleague, Colleague]
-) -> None:
-    _, alice, bob = pair
-    own = tmp_path / "own"
-    shutil.copytree(alice.directory, own)
-    alice.directory, url, alice.url = own, alice.url, str(own / ".lichen")
-    alice.type("init", alice.url, "--member", "alice", f"--{team.access}")
-    assert alice.run()["status"] == "trained"
-    alice.url = url
-    told = alice.type("import", str(own / ".lichen")).stdout
-    assert "1" in told
-    assert bob.run()["status"] == "hit"
-
-
 def test_everything_that_is_published_takes_its_artefacts_along(
     pair: tuple[Server, Colleague, Colleague],
 ) -> None:
