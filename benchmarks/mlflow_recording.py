@@ -23,8 +23,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import interval, paired_ratio, write_result
+
+if TYPE_CHECKING:
+    from lichen.encoding.statement import Subject
 
 VERSION = "3.17.2"
 
@@ -38,8 +42,147 @@ def mlflow_python(place: Path) -> Path:
     return python
 
 
+class MLflow:
+    """MLflow in a process of its own; a context manager.
+
+    Args:
+        python: Interpreter of its environment.
+        store: Its SQLite file.
+    """
+
+    def __init__(self, python: Path, store: Path) -> None:
+        self._process = subprocess.Popen(
+            [python, Path(__file__).parent / "mlflow_worker.py", store],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self.version = self._line().removeprefix("ready ")
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise SystemExit("MLflow's process ended early")
+        return line
+
+    def record(self, count: int) -> float:
+        """Seconds to record so many runs."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def __enter__(self) -> MLflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+
+class Ours:
+    """The ledger, and the bare table that is its limit; a context manager.
+
+    Args:
+        root: Directory that `synthetic.make_ledger` made a ledger in.
+    """
+
+    def __init__(self, root: Path) -> None:
+        from lichen.contracts import default_contracts
+        from lichen.crypto.key_file import read_key
+        from lichen.ledger.ledger import Ledger
+        from lichen.runs.queries.views import default_views
+        from lichen.runs.workspace.config import UserConfig
+        from lichen.runs.workspace.workspace import LOG_KEY_FILE, read_identity
+
+        self.identity = read_identity(UserConfig.read(), "synthetic")
+        log_key = read_key(root / ".lichen" / LOG_KEY_FILE)
+        self.ledger = Ledger.open(root / ".lichen", default_contracts(), default_views(), log_key=log_key)
+        self.bare = sqlite3.connect(root / "bare.sqlite", isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            self.bare.execute(f"PRAGMA {pragma}")
+        self.bare.execute("CREATE TABLE entries(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL)")
+        self.rng, self.number = random.Random(1), 0
+
+    def __enter__(self) -> Ours:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
+        self.bare.close()
+
+    def drawn(self, count: int) -> list[tuple[dict[str, object], tuple[Subject, Subject]]]:
+        """What the scripts of so many runs would say."""
+        from synthetic import digest, run_predicate
+
+        from lichen.encoding.statement import Subject
+
+        made = []
+        for _ in range(count):
+            self.number += 1
+            subjects = (
+                Subject("output/0", digest("model", self.number)),
+                Subject("output/1", digest("summary", self.number)),
+            )
+            made.append((run_predicate(self.rng, self.number), subjects))
+        return made
+
+    def record(self, count: int, *, seal: bool) -> tuple[float, float]:
+        """Seconds to record a batch, and to answer a question about it."""
+        ledger, runs = self.ledger, self.drawn(count)
+        started = time.perf_counter()
+        for said, subjects in runs:
+            statement = ledger.statement("run", subjects, said, member=self.identity.member)
+            ledger.append_signed(statement, self.identity.key, seal=seal)
+        recorded = time.perf_counter()
+        (last,) = ledger.connection.execute("SELECT max(idx) FROM view_run").fetchone()
+        assert last == ledger.size - (2 if seal else 1)
+        return recorded - started, time.perf_counter() - recorded
+
+    def limit(self, count: int) -> float:
+        """Seconds to sign a batch and to put it into the bare table, one commit each."""
+        from lichen.encoding.entry import Entry
+
+        payloads = [
+            self.ledger.statement("run", subjects, said, member=self.identity.member).to_bytes()
+            for said, subjects in self.drawn(count)
+        ]
+        started = time.perf_counter()
+        for payload in payloads:
+            data = Entry.signed(payload, self.identity.key).to_bytes()
+            self.bare.execute("BEGIN IMMEDIATE")
+            self.bare.execute("INSERT INTO entries(entry) VALUES(?)", (data,))
+            self.bare.execute("COMMIT")
+        return time.perf_counter() - started
+
+    def verify_sample(self, count: int) -> None:
+        """Verify receipts of entries drawn at random."""
+        from lichen.ledger.receipt import verify_receipt
+
+        ledger = self.ledger
+        ledger.seal(force=True)
+        for index in self.rng.sample(range(2, ledger.size), min(count, ledger.size - 2)):
+            verify_receipt(ledger.receipt(index), ledger.genesis.log_key, ledger.origin)
+
+
+def rounds(ours: Ours, theirs: MLflow, batches: int, batch: int) -> dict[str, list[float]]:
+    """Seconds of each, batch by batch, in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in ("theirs", "ours", "asked", "limit", "sealed")}
+    for _ in range(batches):
+        taken["theirs"].append(theirs.record(batch))
+        recorded, answered = ours.record(batch, seal=False)
+        taken["ours"].append(recorded)
+        taken["asked"].append(recorded + answered)
+        taken["limit"].append(ours.limit(batch))
+        taken["sealed"].append(ours.record(batch, seal=True)[0])
+    return taken
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--environment", type=Path, default=Path("build/mlflow-environment"))
@@ -48,114 +191,38 @@ def main() -> None:
     python = mlflow_python(arguments.environment.absolute())
     root = Path(tempfile.mkdtemp(prefix="lichen-mlflow-"))
     os.environ["LICHEN_HOME"] = str(root / "home")
-    from synthetic import digest, make_ledger, run_predicate
+    from synthetic import make_ledger
 
-    from lichen.contracts import default_contracts
-    from lichen.crypto.key_file import read_key
-    from lichen.encoding.entry import Entry
-    from lichen.encoding.statement import Subject
-    from lichen.ledger.ledger import Ledger
-    from lichen.ledger.receipt import verify_receipt
-    from lichen.runs.queries.views import default_views
-    from lichen.runs.workspace.config import UserConfig
-    from lichen.runs.workspace.workspace import LOG_KEY_FILE, read_identity
+    try:
+        make_ledger(root, 0)
+        with MLflow(python, root / "mlflow.db") as theirs, Ours(root) as ours:
+            taken = rounds(ours, theirs, arguments.batches, batch)
+            ours.verify_sample(200)
+        recorded = batch * arguments.batches
+        sizes = {
+            "lichen_bytes_per_run": (root / ".lichen" / "ledger.sqlite").stat().st_size / (2 * recorded),
+            "mlflow_bytes_per_run": (root / "mlflow.db").stat().st_size / recorded,
+        }
+    finally:
+        shutil.rmtree(root)
 
-    make_ledger(root, 0)
-    identity = read_identity(UserConfig.read(), "synthetic")
-    worker = subprocess.Popen(
-        [python, Path(__file__).parent / "mlflow_worker.py", root / "mlflow.db"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    ready = worker.stdout.readline().split()
-    assert ready[:1] == ["ready"], ready
-    rng = random.Random(1)
-    number = 0
+    def per_second(name: str) -> dict[str, float]:
+        return interval([batch / seconds for seconds in taken[name]])
 
-    bare = sqlite3.connect(root / "bare.sqlite", isolation_level=None)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        bare.execute(f"PRAGMA {pragma}")
-    bare.execute("CREATE TABLE entries(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL)")
-
-    def drawn() -> list[tuple[dict[str, object], tuple[Subject, Subject]]]:
-        nonlocal number
-        made = []
-        for _ in range(batch):
-            number += 1
-            subjects = (
-                Subject("output/0", digest("model", number)),
-                Subject("output/1", digest("summary", number)),
-            )
-            made.append((run_predicate(rng, number), subjects))
-        return made
-
-    def lichen_batch(ledger: Ledger, *, seal: bool) -> tuple[float, float]:
-        """Seconds to record a batch, and to answer a question about it."""
-        runs = drawn()
-        started = time.perf_counter()
-        for said, subjects in runs:
-            statement = ledger.statement("run", subjects, said, member=identity.member)
-            ledger.append_signed(statement, identity.key, seal=seal)
-        recorded = time.perf_counter()
-        (last,) = ledger.connection.execute("SELECT max(idx) FROM view_run").fetchone()
-        assert last == ledger.size - (2 if seal else 1)
-        return recorded - started, time.perf_counter() - recorded
-
-    def limit_batch(ledger: Ledger) -> float:
-        payloads = [
-            ledger.statement("run", subjects, said, member=identity.member).to_bytes()
-            for said, subjects in drawn()
-        ]
-        started = time.perf_counter()
-        for payload in payloads:
-            data = Entry.signed(payload, identity.key).to_bytes()
-            bare.execute("BEGIN IMMEDIATE")
-            bare.execute("INSERT INTO entries(entry) VALUES(?)", (data,))
-            bare.execute("COMMIT")
-        return time.perf_counter() - started
-
-    ours: list[float] = []
-    asked: list[float] = []
-    sealed: list[float] = []
-    limit: list[float] = []
-    theirs: list[float] = []
-    key = read_key(root / ".lichen" / LOG_KEY_FILE)
-    with Ledger.open(root / ".lichen", default_contracts(), default_views(), log_key=key) as ledger:
-        for _ in range(arguments.batches):
-            worker.stdin.write(f"{batch}\n")
-            worker.stdin.flush()
-            theirs.append(float(worker.stdout.readline()))
-            recorded, answered = lichen_batch(ledger, seal=False)
-            ours.append(recorded)
-            asked.append(recorded + answered)
-            limit.append(limit_batch(ledger))
-            sealed.append(lichen_batch(ledger, seal=True)[0])
-        ledger.seal(force=True)
-        for index in rng.sample(range(2, ledger.size), 200):
-            verify_receipt(ledger.receipt(index), ledger.genesis.log_key, ledger.origin)
-    worker.stdin.close()
-    worker.wait()
-    bare.close()
-    sizes = {
-        "lichen_bytes_per_run": (root / ".lichen" / "ledger.sqlite").stat().st_size / (2 * batch * len(ours)),
-        "mlflow_bytes_per_run": (root / "mlflow.db").stat().st_size / arguments.runs,
-    }
-    shutil.rmtree(root)
     write_result(
         "mlflow_recording",
         {
-            "runs_each": arguments.runs,
-            "mlflow_version": ready[1],
-            "lichen_runs_per_second": interval([batch / seconds for seconds in ours]),
-            "lichen_sealed_each_runs_per_second": interval([batch / seconds for seconds in sealed]),
-            "mlflow_runs_per_second": interval([batch / seconds for seconds in theirs]),
-            "limit_runs_per_second": interval([batch / seconds for seconds in limit]),
-            "ratio": paired_ratio(theirs, ours),
-            "ratio_with_question": paired_ratio(theirs, asked),
-            "ratio_of_the_limit": paired_ratio(theirs, limit),
-            "lichen_seconds_per_limit": paired_ratio(ours, limit),
-            "ratio_sealed_each": paired_ratio(theirs, sealed),
+            "runs_each": recorded,
+            "mlflow_version": theirs.version,
+            "lichen_runs_per_second": per_second("ours"),
+            "lichen_sealed_each_runs_per_second": per_second("sealed"),
+            "mlflow_runs_per_second": per_second("theirs"),
+            "limit_runs_per_second": per_second("limit"),
+            "ratio": paired_ratio(taken["theirs"], taken["ours"]),
+            "ratio_with_question": paired_ratio(taken["theirs"], taken["asked"]),
+            "ratio_of_the_limit": paired_ratio(taken["theirs"], taken["limit"]),
+            "lichen_seconds_per_limit": paired_ratio(taken["ours"], taken["limit"]),
+            "ratio_sealed_each": paired_ratio(taken["theirs"], taken["sealed"]),
             **sizes,
         },
         bars={"ratio": ">= 60"},

@@ -84,7 +84,8 @@ def make_ledger(
     """
     user = UserConfig.read()
     ledger_directory = directory / ".lichen"
-    blocks = Sealing(entries_max=max(batch, Sealing().entries_max))
+    usual = Sealing()
+    blocks = Sealing(entries_max=batch) if count > batch > usual.entries_max else usual
     create_ledger(
         ledger_directory, name="synthetic", access=access, member="synthetic", user=user, sealing=blocks
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichen.contracts.claims import read_claim
-from lichen.errors import NotFoundError, UsageError
+from lichen.errors import EncodingError, NotFoundError, UsageError
 from lichen.runs.queries.prove import sealed_answer
 
 if TYPE_CHECKING:
@@ -128,7 +128,13 @@ def verify_receipts(
     from lichen.runs.keeping.setup import parse_public_key
 
     text = _read(path)
-    receipts = [Receipt.parse(one) for one in _parted(text)]
+    try:
+        receipts = [Receipt.parse(one) for one in _parted(text)]
+    except EncodingError as error:
+        raise EncodingError(
+            f"{path}: {error.message}",
+            remedy=error.remedy or "Name a file that `lichen show --receipt` or `lichen find --prove` wrote.",
+        ) from error
     key: PublicKey | None
     if log_key is not None:
         key, origin, source = parse_public_key(log_key), None, "given"

@@ -334,7 +334,10 @@ def file_digest(workspace: Workspace, text: str) -> bytes:
         return workspace.digests.digest_file(Path(text))
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)
-    raise NotFoundError(f"{text} is neither a file nor a SHA-256 of 64 hexadecimal digits")
+    raise NotFoundError(
+        f"{text} is neither a file nor a SHA-256 of 64 hexadecimal digits",
+        remedy="Name one file; a directory is looked for by --data.",
+    )
 
 
 def _prefix_range(prefix: str) -> tuple[bytes, bytes]:

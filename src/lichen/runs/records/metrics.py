@@ -111,7 +111,10 @@ def parse_pattern(text: str) -> tuple[str, re.Pattern[str]]:
     try:
         return name, re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UsageError(f"--metric {name}: {pattern!r} is not a regular expression: {error}") from error
+        raise UsageError(
+            f"--metric {name}: {pattern!r} is not a regular expression: {error}",
+            remedy=r"A bracket that is meant as text is written \( or \).",
+        ) from error
 
 
 def parse_target(text: str) -> tuple[str, float]:
@@ -210,8 +213,11 @@ def _from_output(name: str, pattern: re.Pattern[str], output: str, warnings: lis
 def _from_file(file: Path, warnings: list[str]) -> dict[str, float]:
     try:
         value = read_json(_read_regular(file))
+    except FileNotFoundError:
+        warnings.append(f"--metrics {file}: the command left no such file, so no metric was taken from it")
+        return {}
     except (OSError, ValueError) as error:
-        warnings.append(f"--metrics {file}: {error}")
+        warnings.append(f"--metrics {file}: {getattr(error, 'strerror', None) or error}")
         return {}
     if not isinstance(value, dict):
         warnings.append(f"--metrics {file}: not a JSON object")
