@@ -18,6 +18,7 @@ __all__ = ["log_command"]
 _KINDS = (
     "genesis",
     "member",
+    "log-key",
     "run",
     "data",
     "model",

@@ -149,7 +149,10 @@ def nearest_lines(answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
         run.index for run in (answer.run, None if answer.difference else answer.compared) if run is not None
     }
     near = [each for each in nearest if each.run.index not in told][:_NEAREST_SHOWN_MAX]
-    return [f"nearest earlier work: {describe_nearest(each)}" for each in near]
+    is_new = (
+        answer.run is None and answer.compared is None and answer.uncompared is None and not answer.warnings
+    )
+    return [f"nearest earlier work: {describe_nearest(each, is_new_command=is_new)}" for each in near]
 
 
 def _how_to_take(answer: Answer) -> str:

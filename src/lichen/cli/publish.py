@@ -147,6 +147,7 @@ def _publish(
     "--data", multiple=True, metavar="PATH", help="File or directory it was evaluated on. Repeatable."
 )
 @click.option("--receipt", metavar="FILE", help="Write the receipt to a file.")
+@click.option("--force", is_flag=True, help="Publish an implausible claim all the same.")
 @_energy_options
 @ledger_option
 @json_option
@@ -170,6 +171,7 @@ def evaluation_command(
             data=tuple(Path(each) for each in options["data"]),
             title=options["title"],
             energy=energy,
+            force=options["force"],
         )
     _tell(invocation, published, options["receipt"])
 

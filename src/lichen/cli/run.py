@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lichen.runs.workspace.project import Project
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["build_request", "check_command", "request_options", "run_command"]
+__all__ = ["build_request", "check_command", "metric_options", "request_options", "run_command"]
 
 _EXAMPLES = examples(
     "lichen run -- python train.py --depth 4",
@@ -48,16 +48,21 @@ def request_options(function: Any) -> Any:
     return function
 
 
+def metric_options(function: Any) -> Any:
+    """Add the options that ask for metrics; they do not decide what is equal, and `lichen why` takes them too."""
+    options = (
+        click.option("--target", multiple=True, metavar="NAME=NUMBER", help="Metric to reach, or NAME<=NUMBER; a run that misses it is recorded as missed. Repeatable."),
+        click.option("--metric", multiple=True, metavar="NAME=REGEX", help=_METRIC_HELP),
+        click.option("--metrics", metavar="FILE", help="JSON file with metrics that the command writes."),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @click.command("run", epilog=_EXAMPLES, context_settings={"allow_interspersed_args": False})
 @request_options
-@click.option(
-    "--target",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    help="Metric to reach, or NAME<=NUMBER; a run that misses it is recorded as missed. Repeatable.",
-)
-@click.option("--metric", multiple=True, metavar="NAME=REGEX", help=_METRIC_HELP)
-@click.option("--metrics", metavar="FILE", help="JSON file with metrics that the command writes.")
+@metric_options
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
@@ -147,7 +152,7 @@ def build_request(command: tuple[str, ...], options: dict[str, Any], project: Pr
     """Turn options into a request; paths are meant from the working directory.
 
     Raises:
-        UsageError: A path is missing, or a value is not of its form.
+        UsageError: A path is missing, a value is not of its form, or there is no such means of tracing.
         NotFoundError: The grid zone is not known.
     """
     from lichen.runs.records.metrics import parse_pattern, parse_target
@@ -157,6 +162,10 @@ def build_request(command: tuple[str, ...], options: dict[str, Any], project: Pr
         from lichen.energy.grid import lookup
 
         lookup(options["zone"])  # a zone that is not known is said before the work
+    if options.get("trace") is not None:
+        from lichen.runs.trace.tracer import check_means
+
+        check_means(part.strip() for part in options["trace"].split(",") if part.strip())
     metrics = options.get("metrics")
     if metrics is None and project.config.metrics is not None:
         metrics = str(project.root / project.config.metrics)

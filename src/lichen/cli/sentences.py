@@ -76,8 +76,13 @@ def describe_earlier(run: EarlierRun, now_unix_ms: int) -> str:
     return f"entry {run.index} by {run.member} ({describe_age(run.time_unix_ms, now_unix_ms)}): {told}"
 
 
-def describe_nearest(nearest: Nearest) -> str:
-    """Return ``same data and code, max_depth 6 instead of 4: accuracy 0.951, 310 J (entry 12, by hospital-a)``."""
+def describe_nearest(nearest: Nearest, *, is_new_command: bool = False) -> str:
+    """Return ``same data and code, max_depth 6 instead of 4: accuracy 0.951, 310 J (entry 12, by hospital-a)``.
+
+    Args:
+        nearest: Earlier work.
+        is_new_command: Whether no run of the very command line is on record, so that one without other parameters is spelled otherwise.
+    """
     same = [name for name, holds in (("data", nearest.same_data), ("code", nearest.same_code)) if holds]
     other = [name for name, holds in (("data", nearest.same_data), ("code", nearest.same_code)) if not holds]
     told = [f"same {' and '.join(same)}"] if same else []
@@ -87,6 +92,10 @@ def describe_nearest(nearest: Nearest) -> str:
     told += changes[:_CHANGES_SHOWN_MAX]
     if len(changes) > _CHANGES_SHOWN_MAX:
         told.append(f"{len(changes) - _CHANGES_SHOWN_MAX} more parameters differ")
+    if is_new_command and not changes and not other:
+        told.append(
+            "with the command line spelled otherwise, other options called seeds, or called from elsewhere"
+        )
     run = nearest.run
     facts = [describe_metrics(run.metrics), format_energy(run.energy_joules)]
     result = ", ".join(fact for fact in facts if fact)

@@ -9,7 +9,7 @@ import click
 
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
-from lichen.cli.run import build_request, check_command, request_options
+from lichen.cli.run import build_request, check_command, metric_options, request_options
 
 __all__ = ["why_command"]
 
@@ -24,6 +24,7 @@ __all__ = ["why_command"]
     context_settings={"allow_interspersed_args": False},
 )
 @request_options
+@metric_options
 @click.option(
     "--prove",
     metavar="FILE",

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from lichen.errors import LichenError, Rejected, UsageError
 from lichen.runs.records.metrics import append_metrics, check_metrics
@@ -182,6 +182,13 @@ class Run:
         self._own_seconds = 0.0
         self._outer: Run | None = None
         self._inner: list[NestedRun] = []
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to be a decorator: what a function returns is not on record, so a hit could not give it."""
+        raise UsageError(
+            "lichen.run is for a block of code and decorates no function",
+            remedy='Write: with lichen.run("name") as run: … inside the function.',
+        )
 
     def __enter__(self) -> Self:
         if self._started_ns:

@@ -122,17 +122,17 @@ class RunResult:
     credited: bool = False
     duration_seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    receipt: str | None = None
+    receipt: str | None = field(default=None, repr=False)
     author: str | None = None
-    answer: Answer | None = None
+    answer: Answer | None = field(default=None, repr=False)
     objections: Sequence[Objection] = ()
     outputs: Sequence[str] = ()
     manifest_cid: str | None = None
     missed_target: str | None = None
     spooled: str | None = None
     estimate: Estimate | None = None
-    nearest: Sequence[Nearest] = ()
-    outcome: Outcome | None = None
+    nearest: Sequence[Nearest] = field(default=(), repr=False)
+    outcome: Outcome | None = field(default=None, repr=False)
     with_inner_runs: Measurement | None = None
 
     def to_report(self) -> dict[str, Any]:

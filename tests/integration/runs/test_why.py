@@ -52,6 +52,38 @@ def test_a_run_that_was_withdrawn_is_said_to_be(person: Person) -> None:
     assert why(person)["lines"] == [f"entry {done['record']} is equal work, but it was withdrawn."]
 
 
+def test_programs_on_the_command_line_are_not_one_script(person: Person) -> None:
+    person.type("run", "--", "python", "-c", "print(1)")
+    person.type("run", "--estimate", "--", "python", "-c", "print(2)")
+    assert person.told == "lichen: nothing like this is on record yet\n"
+    person.type("run", "--estimate", "--", "python", "-c", "print(1)", "more")
+    assert "nearest earlier work: same data and code, arg0" in person.told
+
+
+def test_another_spelling_of_a_command_is_called_that(person: Person) -> None:
+    person.write("train.py", "print(1)\n")
+    person.run(*TRAIN, "--trees", "50")
+    person.type("run", "--estimate", *TRAIN, "--trees=50")
+    assert "same data and code, with the command line spelled otherwise" in person.told
+    person.type("why", *TRAIN, "--trees=50")
+    assert "which differs in how its command line is spelled" in person.output
+
+
+def test_why_takes_the_options_that_ask_for_metrics(person: Person) -> None:
+    person.write("train.py", "print('acc: 0.93')\n")
+    person.run(*TRAIN)
+    asked = ("--metric", r"acc=acc: ([\d.]+)", "--target", "acc=0.97", "--metrics", "none.json")
+    assert why(person, *asked)["lines"][1] == "target missed: acc is 0.93, the target was at least 0.97."
+    assert len(why(person, *asked, "--target", "acc=0.9")["lines"]) == 1, "the last target of a name counts"
+
+
+def test_a_means_of_tracing_that_does_not_exist_is_refused_on_a_hit_too(person: Person) -> None:
+    person.write("train.py", "print(1)\n")
+    person.run(*TRAIN)
+    person.type("run", "--trace", "audit,foo", *TRAIN, expect=2)
+    assert "no means of tracing called 'foo'" in person.told
+
+
 @pytest.mark.slow
 def test_outputs_of_somebody_else_that_are_not_declared_are_all_named_beforehand(
     person: Person, tmp_path: Path

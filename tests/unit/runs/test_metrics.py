@@ -47,7 +47,11 @@ def test_later_sources_win_and_unfit_values_are_left_out(tmp_path: Path) -> None
         "acc: 0.1\nacc: 0.93\n",
     )
     assert found == {"loss": 0.25, "accuracy": 0.93}
-    assert len(warnings) == 2
+    assert [text.rpartition(": ")[0] for text in warnings[1:]] == [
+        "--metric never",
+        "metric 'bad' (nan) is left out",
+    ]
+    assert "'note', 'flag' left out: only numbers at the top" in warnings[0]
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "\xff"])
@@ -84,7 +88,7 @@ def test_whole_numbers_beyond_all_floats_are_left_out(tmp_path: Path) -> None:
     file.write_text('{"huge": 1' + "0" * 400 + ', "loss": 1}')
     found, warnings = collect_metrics([{"large": 10**400}], file, [], "")
     assert found == {"loss": 1.0}
-    assert [text[:22] for text in warnings] == ["metric 'large' is inf,", "metric 'huge' is inf, "]
+    assert [text[:22] for text in warnings] == ["metric 'large' (inf) i", "metric 'huge' (inf) is"]
     with pytest.raises(UsageError, match="no number"):
         append_metrics(None, {"x": 10**5000}, {})
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichen.errors import NotFoundError, UsageError
 from lichen.runs.queries.views import ANY_METRIC, is_digest_between
+from lichen.runs.records.plausible_metrics import implausible_metrics
 from lichen.runs.records.record import data_key
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _RUN_COLUMNS = (
     "idx, member, time_unix_ms, status, reusable, reason, energy_joules, relative_u95, duration_seconds, method, "
     "boundary, metrics, exact, manifest"
 )
+
+
+_KINDS = ("run", "data", "model", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ def parse_metric_bound(text: str) -> MetricBound:
         r"\s*([A-Za-z_][\w./@-]*)\s*(?:(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?\s*", text
     )
     if match is None:
-        raise UsageError(f"--metric {text!r} is not NAME, NAME>=NUMBER or NAME<=NUMBER")
+        raise UsageError(
+            f"--metric {text!r} is not NAME, NAME>=NUMBER or NAME<=NUMBER",
+            remedy="For example: accuracy, 'accuracy>=0.9' or 'loss<=0.1'; each bound is included.",
+        )
     return MetricBound(match[1], match[2] or "", float(match[3] or 0))
 
 
@@ -152,6 +159,10 @@ def find(workspace: Workspace, query: Query) -> list[Found]:
         raise UsageError(f"--order {query.order!r} is none of energy, newest, metric")
     if query.order == "metric" and query.metric is None:
         raise UsageError("--order metric needs --metric NAME")
+    if query.kind not in (None, *_KINDS):
+        raise UsageError(f"find knows no kind {query.kind!r}", remedy=f"Choose from {', '.join(_KINDS)}.")
+    if query.limit < 1:
+        raise UsageError(f"a limit of {query.limit} leaves nothing to find", remedy="Give 1 or more.")
     found: list[Found] = []
     if query.kind in (None, "run"):
         found += _find_runs(workspace, query)
@@ -169,8 +180,21 @@ def _ordered(found: list[Found], query: Query) -> list[Found]:
     if query.order == "metric" and query.metric is not None:
         name, smaller_is_better = query.metric.name, query.metric.comparison == "<="
         sign = 1 if smaller_is_better else -1
-        return sorted(found, key=lambda item: sign * item.metrics.get(name, sign * float("inf")))
+        return sorted(
+            found,
+            key=lambda item: (
+                _is_implausible(item, name),
+                sign * item.metrics.get(name, sign * float("inf")),
+            ),
+        )
     return sorted(found, key=lambda item: -item.index)
+
+
+def _is_implausible(item: Found, name: str) -> bool:
+    """Say whether a metric was declared and cannot be true; what runs reported is theirs to name as they like."""
+    return (
+        item.kind != "run" and name in item.metrics and bool(implausible_metrics({name: item.metrics[name]}))
+    )
 
 
 def _find_runs(workspace: Workspace, query: Query) -> list[Found]:

@@ -180,7 +180,8 @@ def collect_metrics(
         found.update(_from_output(name, pattern, output, warnings))
     unfit = [name for name, value in found.items() if not math.isfinite(value) or not _NAME.fullmatch(name)]
     warnings += [
-        f"metric {_short(name)} is {found[name]}, which is left out" for name in unfit[:_WARNINGS_MAX]
+        f"metric {_short(name)} ({found[name]:g}) is left out: {_why_unfit(name)}"
+        for name in unfit[:_WARNINGS_MAX]
     ]
     if len(unfit) > _WARNINGS_MAX:
         warnings.append(f"{len(unfit) - _WARNINGS_MAX} more metrics are left out")
@@ -192,6 +193,12 @@ def collect_metrics(
     return found, warnings
 
 
+def _why_unfit(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        return "a name is of letters, digits and _ . / @ -, at most 64"
+    return "only a finite number can be compared"
+
+
 def _from_output(name: str, pattern: re.Pattern[str], output: str, warnings: list[str]) -> dict[str, float]:
     from lichen.runs.records.patterns import PatternError, find_last
 
@@ -201,7 +208,7 @@ def _from_output(name: str, pattern: re.Pattern[str], output: str, warnings: lis
         warnings.append(f"--metric {name}: {error}")
         return {}
     if text is None:
-        warnings.append(f"--metric {name}: nothing in the output matches {pattern.pattern!r}")
+        warnings.append(f"--metric {name}: nothing in the output matches {pattern.pattern}")
         return {}
     try:
         return {name: float(text)}
@@ -222,7 +229,15 @@ def _from_file(file: Path, warnings: list[str]) -> dict[str, float]:
     if not isinstance(value, dict):
         warnings.append(f"--metrics {file}: not a JSON object")
         return {}
-    return _numbers(value)
+    numbers = _numbers(value)
+    others = [_short(name) for name in value if name not in numbers]
+    if others:
+        named = ", ".join(others[:_METRICS_NAMED_MAX])
+        more = f" and {len(others) - _METRICS_NAMED_MAX} more" if len(others) > _METRICS_NAMED_MAX else ""
+        warnings.append(
+            f"--metrics {file}: {named}{more} left out: only numbers at the top of the file are metrics"
+        )
+    return numbers
 
 
 def _read_regular(file: Path) -> bytes:

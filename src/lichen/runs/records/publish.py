@@ -119,6 +119,20 @@ class _Claim:
             notes = [f"implausible: {violation.rule}", *self.fields["energy"].get("notes", [])]
             self.fields["energy"]["notes"] = notes[:8]
 
+    def add_metrics(self, metrics: Mapping[str, float] | None, *, force: bool) -> None:
+        """Take declared metrics through the plausibility check."""
+        from lichen.runs.records.plausible_metrics import implausible_metrics
+
+        wrong = implausible_metrics(metrics or {})
+        if wrong and not force:
+            raise Rejected(
+                "plausibility.metric",
+                wrong[0],
+                remedy="Give a share as one: 93 % is 0.93. Publish it all the same with --force; `lichen find` ranks it last.",
+            )
+        self.warnings += [f"implausible: {text}" for text in wrong]
+        self.fields["metrics"] = dict(metrics) if metrics else None
+
 
 def publish(
     workspace: Workspace,
@@ -165,6 +179,7 @@ def publish(
     own_name = path.name if path.name not in ("", "..") else path.resolve().name
     claim = _Claim()
     claim.add_energy(energy, force=force)
+    claim.add_metrics(metrics, force=force)
     stored = _put(workspace, path)
     if run is None and kind == "model":
         run = _run_that_made(workspace, stored.sha256)
@@ -178,7 +193,6 @@ def publish(
         "size_bytes": stored.size_bytes,
         "title": title,
         "licence": licence,
-        "metrics": dict(metrics) if metrics else None,
         "run": run,
         "data": data_entries(workspace, data),
     }
@@ -322,6 +336,7 @@ def evaluate(
     data: tuple[Path, ...] = (),
     title: str | None = None,
     energy: DeclaredEnergy | None = None,
+    force: bool = False,
 ) -> Published:
     """Record how good a model or run is on some data.
 
@@ -332,15 +347,17 @@ def evaluate(
         data: What it was evaluated on.
         title: A name for the evaluation.
         energy: Declared cost of evaluating.
+        force: Publish an implausible claim all the same.
 
     Raises:
         UsageError: No metrics.
-        Rejected: There is no such model or run.
+        Rejected: A claim is implausible, or there is no such model or run.
     """
     if not metrics:
         raise UsageError("an evaluation without a metric says nothing", remedy="Add --metric accuracy=0.93")
     claim = _Claim()
-    claim.add_energy(energy, force=False)
+    claim.add_energy(energy, force=force)
+    claim.add_metrics(metrics, force=force)
     row = workspace.ledger.connection.execute(
         "SELECT sha256 FROM view_artefact WHERE idx = ? UNION SELECT exact FROM view_run WHERE idx = ?",
         (of, of),
@@ -348,7 +365,6 @@ def evaluate(
     digest = row[0] if row else bytes.fromhex(workspace.ledger.id)
     claim.fields |= {
         "of": of,
-        "metrics": dict(metrics),
         "data": data_entries(workspace, data),
         "title": title,
     }
@@ -356,5 +372,13 @@ def evaluate(
     index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
     receipt = workspace.ledger.receipt(index).to_text()
     return Published(
-        index, "evaluation", title or f"evaluation of entry {of}", None, digest.hex(), 0, receipt, None
+        index,
+        "evaluation",
+        title or f"evaluation of entry {of}",
+        None,
+        digest.hex(),
+        0,
+        receipt,
+        None,
+        tuple(claim.warnings),
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lichen.runs.records.metrics import misses_target
+from lichen.runs.request import SilentNarrator
+from lichen.runs.reuse.asked import metrics_asked
 from lichen.runs.reuse.lookup import uncompared_line
 from lichen.runs.reuse.objections import objection_lines
 from lichen.runs.session import ask, prepare
@@ -72,10 +75,29 @@ def explain(workspace: Workspace, request: RunRequest) -> Explanation:
     """
     command, surroundings = prepare(workspace, request)
     answer, nearest, estimate = ask(workspace, request, command, surroundings)
-    return Explanation(answer.kind, tuple(_lines(workspace, answer, nearest)), answer, nearest, estimate)
+    return Explanation(
+        answer.kind, tuple(_lines(workspace, request, answer, nearest)), answer, nearest, estimate
+    )
 
 
-def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> list[str]:
+def _target_lines(workspace: Workspace, request: RunRequest, answer: Answer) -> list[str]:
+    """Say whether an answer misses a target, as far as it can be told before its files are in place."""
+    if answer.run is None or answer.manifest is None or not request.target:
+        return []
+    here = replace(request, metrics_file=None)
+    metrics = metrics_asked(workspace, here, answer.manifest, answer.run.metrics, SilentNarrator())
+    if (
+        request.metrics_file is not None
+        and not {name.rstrip("<") for name in request.target} <= metrics.keys()
+    ):
+        return []
+    missed = misses_target(metrics, request.target)
+    return [f"target missed: {missed}."] if missed else []
+
+
+def _lines(
+    workspace: Workspace, request: RunRequest, answer: Answer, nearest: Sequence[Nearest]
+) -> list[str]:
     run = answer.run
     if answer.kind == "hit" and run is not None:
         own = (
@@ -87,6 +109,7 @@ def _lines(workspace: Workspace, answer: Answer, nearest: Sequence[Nearest]) -> 
         return [
             f"entry {run.index} by {run.member} answers this request: every item it depended on is the same now.{own}",
             *(f"{line}." for line in objection_lines(answer)),
+            *_target_lines(workspace, request, answer),
         ]
     if answer.kind == "offer" and run is not None:
         return [f"entry {run.index} by {run.member} is equal work, but {answer.note}."]
@@ -128,6 +151,8 @@ def _unusable(workspace: Workspace, index: int) -> str:
 
 
 def _changes(near: Nearest) -> str:
+    if not near.changed and near.same_data and near.same_code:
+        return "how its command line is spelled, which options are called seeds, or from where it was called"
     if not near.changed:
         return "its files or environment"
     return ", ".join(

@@ -37,7 +37,7 @@ from lichen.runs.trace.procfs import ProcessLook
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch
 from lichen.runs.trace.trace import Trace
 
-__all__ = ["AGENT_DIRECTORY", "MEANS", "RUN_DIRECTORY", "TRACE_DIRECTORY", "Tracer"]
+__all__ = ["AGENT_DIRECTORY", "MEANS", "RUN_DIRECTORY", "TRACE_DIRECTORY", "Tracer", "check_means"]
 
 AGENT_DIRECTORY = Path(__file__).parent / "agent"
 PACKAGE_DIRECTORY = Path(__file__).parents[2]
@@ -48,6 +48,20 @@ _SYSTEM_DIRECTORIES = ("/usr", "/lib", "/proc", "/dev", "/sys")
 RUN_DIRECTORY = "LICHEN_RUN_DIR"
 """Variable that tells ``lichen.log`` where its file is."""
 MEANS = ("audit", "preload", "inotify", "seccomp")
+
+
+def check_means(means: Iterable[str]) -> None:
+    """Make sure that there are such means of tracing.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    unknown = [name for name in means if name not in MEANS]
+    if unknown:
+        raise UsageError(
+            f"there is no means of tracing called {unknown[0]!r}",
+            remedy=f"Choose from {', '.join(MEANS)}.",
+        )
 
 
 class Tracer:
@@ -79,12 +93,7 @@ class Tracer:
         cache_directory: str | Path | None = None,
         command: Sequence[str] = (),
     ) -> None:
-        unknown = [name for name in means or () if name not in MEANS]
-        if unknown:
-            raise UsageError(
-                f"there is no means of tracing called {unknown[0]!r}",
-                remedy=f"Choose from {', '.join(MEANS)}.",
-            )
+        check_means(means or ())
         self.project_root = os.path.abspath(project_root)
         self.watch_directories = [os.path.abspath(directory) for directory in watch_directories]
         self.means = tuple(means) if means is not None else ("audit", "preload", "inotify")

@@ -134,13 +134,15 @@ class Command:
 
     @property
     def family(self) -> tuple[str, ...]:
-        """Script and kind of interpreter: what stays when every argument changes."""
+        """Script and kind of interpreter: what stays when every argument changes. A program after ``-c`` is its own script."""
         if not self.is_python:
             return self.canonical[:1]
+        if self.script == "-c":
+            return ("python", *self.canonical[1 : _find_script(self.argv, Path(self.cwd))[0] + 1])
         end = next(
             (i for i, word in enumerate(self.argv) if i and not word.startswith("-")), len(self.argv) - 1
         )
-        return ("python", *self.canonical[1 : end + 1]) if self.script != "-c" else ("python", "-c")
+        return ("python", *self.canonical[1 : end + 1])
 
 
 def spelt_out(canonical: Iterable[str], seeds: Mapping[str, str]) -> tuple[str, ...]:
