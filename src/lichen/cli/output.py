@@ -12,10 +12,11 @@ Source: no-color.org for ``NO_COLOR``.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -103,14 +104,18 @@ class Output:
         """Write the answer as JSON, indented; the same value always gives the same text."""
         import json
 
-        self.stdout.write(json.dumps(value, indent=2, ensure_ascii=True, default=_json_form) + "\n")
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=True, default=_json_form, allow_nan=False)
+        self.stdout.write(text + "\n")
 
     def json_line(self, value: Any) -> None:
         """Write one item of a long answer as a line of JSON."""
         import json
 
         self.stdout.write(
-            json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=_json_form) + "\n"
+            json.dumps(
+                _finite(value), separators=(",", ":"), ensure_ascii=True, default=_json_form, allow_nan=False
+            )
+            + "\n"
         )
 
     def note(self, *pieces: str | Painted) -> None:
@@ -231,6 +236,17 @@ def render(pieces: Iterable[str | Painted], colour: bool) -> str:
 def _styled(piece: Painted, colour: bool) -> str:
     style = _STYLES.get(piece.style)
     return f"\x1b[{style}m{piece.text}\x1b[0m" if colour and style and piece.text else piece.text
+
+
+def _finite(value: Any) -> Any:
+    """Put null for numbers that JSON has no form for: those without end, and those that are none (RFC 8259 section 6)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
 
 
 def _json_form(value: object) -> object:

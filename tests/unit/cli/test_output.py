@@ -69,6 +69,17 @@ def test_a_table_aligns_its_columns() -> None:
     assert stream.getvalue().splitlines() == ["  index  what", "      7  run", "1234567  model"]
 
 
+def test_json_has_no_form_for_numbers_without_end() -> None:
+    stream = io.StringIO()
+    output = Output(stream, io.StringIO())
+    value = {"even": float("inf"), "rest": [float("nan"), (1.5, -float("inf"))]}
+    output.json(value)
+    output.json_line(value)
+    decoder = json.JSONDecoder(parse_constant=lambda name: pytest.fail(name))
+    pretty, line = stream.getvalue().rsplit("\n", 2)[:2]
+    assert decoder.decode(pretty) == decoder.decode(line) == {"even": None, "rest": [None, [1.5, None]]}
+
+
 def test_json_writes_bytes_paths_and_sets() -> None:
     stream = io.StringIO()
     Output(stream, io.StringIO()).json({"digest": b"\xff", "path": Path("a/b"), "names": {"b", "a"}})
