@@ -75,7 +75,7 @@ def test_json_has_no_form_for_numbers_without_end() -> None:
     value = {"even": float("inf"), "rest": [float("nan"), (1.5, -float("inf"))]}
     output.json(value)
     output.json_line(value)
-    decoder = json.JSONDecoder(parse_constant=lambda name: pytest.fail(name))
+    decoder = json.JSONDecoder(parse_constant=pytest.fail)
     pretty, line = stream.getvalue().rsplit("\n", 2)[:2]
     assert decoder.decode(pretty) == decoder.decode(line) == {"even": None, "rest": [None, [1.5, None]]}
 
