@@ -4,7 +4,10 @@ Every entry is derived anew before it is taken, as in any copy of a ledger that 
 signature, key, rules, state, seal, checkpoint. The log's signatures are those of the archive, each checked against what the
 entries lead to. So the ledger that comes out has the same bytes in every entry and checkpoint, or it does not come out.
 
-At the end all files of the archive but README and verifier are made again from the restored ledger and compared.
+At the end the files of the archive are made again from the restored ledger and its store, and compared: bundles, tiles, heads, keys,
+facts and the CAR file of every artefact. Four are not: README and verifier, which are for readers; the list of artefacts, which says
+what the archive lacks as well and is held against the entries and the artefacts; and the checkpoint, of which the text and the
+log's signature are checked. Further signature lines on it are kept as they are, for whoever has the keys of witnesses to judge.
 
 Rules upheld:
 
@@ -22,7 +25,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from lichen.archive.artefacts import INCLUDED, ArtefactList, ArtefactRow
 from lichen.archive.documents import facts_document, keys_document
@@ -38,11 +41,12 @@ from lichen.archive.names import (
     pieces,
 )
 from lichen.archive.sources import Earlier, check_listing, read_earlier, read_plain
-from lichen.content.car import import_artefact
+from lichen.content.car import export_artefact, import_artefact
 from lichen.content.cid import Cid
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.files import open_regular
 from lichen.crypto.keys import PublicKey
+from lichen.crypto.sealed import MAGIC
 from lichen.encoding.base import b64_decode, b64u_decode
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX
 from lichen.errors import EncodingError, LichenError, StorageError, UsageError, VerificationError
@@ -77,6 +81,7 @@ class Restored:
         access: ``private`` or ``public``.
         artefact_count: Artefacts put into the store.
         missing_count: Artefacts that the archive does not hold.
+        unjudged_count: Signature lines on the checkpoint that are not the log's, kept and not judged.
     """
 
     directory: Path
@@ -86,6 +91,7 @@ class Restored:
     access: str
     artefact_count: int
     missing_count: int
+    unjudged_count: int
 
 
 def restore(
@@ -143,6 +149,7 @@ def restore(
         restored.access,
         count,
         missing,
+        restored.unjudged_count,
     )
 
 
@@ -186,6 +193,7 @@ class _Identity:
 
     id: str
     access: str
+    unjudged_count: int
 
 
 class _Restoring:
@@ -208,8 +216,8 @@ class _Restoring:
             for entries, signatures in blocks:
                 self._tell(ledger.size)
                 ledger.extend(ledger.size, entries, signatures)
-            self._compare(ledger)
-            identity = _Identity(ledger.id, ledger.genesis.access)
+            unjudged_count = self._compare(ledger)
+            identity = _Identity(ledger.id, ledger.genesis.access, unjudged_count)
         Replica.open_copy(self._directory, contracts, views).close()  # fills the views
         return identity
 
@@ -281,8 +289,12 @@ class _Restoring:
 
     # -- comparing -------------------------------------------------------------------------------------------------
 
-    def _compare(self, ledger: Ledger) -> None:
-        """Make the files of the archive again from the restored ledger, and compare."""
+    def _compare(self, ledger: Ledger) -> int:
+        """Make the files of the archive again from the restored ledger, and compare.
+
+        Returns:
+            Signature lines on the checkpoint that were kept and not judged.
+        """
         source = self._source
         made: set[str] = set()
 
@@ -301,7 +313,7 @@ class _Restoring:
                 calculated=root,
                 remedy=_REMEDY,
             )
-        self._check_head(ledger, files)
+        unjudged_count = self._check_head(ledger, files)
         put(KEYS_NAME, keys_document(ledger, files.members, files.log_keys))
         put(FACTS_NAME, facts_document(ledger, self._size, source.artefacts.counts()))
         put("artefacts.jsonl", source.artefacts.to_bytes())
@@ -312,17 +324,24 @@ class _Restoring:
             made.add(name)
         if odd := sorted(source.digests.keys() ^ (made | cars)):
             raise VerificationError(f"{odd[0]} does not belong to an archive of this log", remedy=_REMEDY)
+        return unjudged_count
 
-    def _check_head(self, ledger: Ledger, files: LogFiles) -> None:
-        """Check the newest checkpoint, and keep its cosignatures."""
+    def _check_head(self, ledger: Ledger, files: LogFiles) -> int:
+        """Check the newest checkpoint, and keep its cosignatures, which only those who have the keys of witnesses can judge."""
         note = read_plain(self._source.directory, "checkpoint").decode("utf-8", "replace")
         log_key = ledger.genesis.log_key
         if files.log_keys:
             log_key = PublicKey(b64u_decode(files.log_keys[-1][1], 32))
         open_checkpoint(note, ledger.origin, log_key)
-        for signature in parse_checkpoint(note)[1].signatures:
-            if signature.name != ledger.origin:
-                CosignedCheckpoints(self._directory).add(ledger.checkpoint(), signature)
+        signatures = parse_checkpoint(note)[1].signatures
+        others = [signature for signature in signatures if signature.name != ledger.origin]
+        for signature in others:
+            CosignedCheckpoints(self._directory).add(ledger.checkpoint(), signature)
+        if len(signatures) != len(others) + 1:
+            raise VerificationError(
+                "the checkpoint of the archive has several signatures in the log's name", remedy=_REMEDY
+            )
+        return len(others)
 
 
 def _check_digest(source: Earlier, name: str, digest: bytes) -> None:
@@ -349,6 +368,17 @@ def _compare_names(named: ArtefactList, listed: ArtefactList) -> None:
             raise VerificationError(f"no entry names {cid}, as the list of artefacts says", remedy=_REMEDY)
 
 
+class _Digester:
+    """What is written to it is hashed and not kept."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return len(data)
+
+
 def _restore_artefacts(source: Earlier, store: DirectoryStore) -> int:
     """Put every artefact into the store, after comparing it with what the archive says of it."""
     count = 0
@@ -359,8 +389,13 @@ def _restore_artefacts(source: Earlier, store: DirectoryStore) -> int:
         with open_regular(path, follow_symlinks=False), path.open("rb") as file:
             _check_digest(source, name, hashlib.file_digest(file, "sha256").digest())
             file.seek(0)
-            names = import_artefact(store, file, expected=cid)
-        if (names.sha256, names.size_bytes) != (row.sha256, row.size_bytes):
+            names = import_artefact(store, file, expected=cid, size_bytes_max=row.size_bytes or 0)
+        with store.open(cid) as stored:
+            sealed = stored.read(len(MAGIC)) == MAGIC
+        if (names.sha256, names.size_bytes, sealed) != (row.sha256, row.size_bytes, row.sealed):
             raise VerificationError(f"{name} is not what the list of artefacts says of it", remedy=_REMEDY)
+        made = _Digester()
+        export_artefact(store, cid, cast("BinaryIO", made))
+        _check_digest(source, name, made.digest.digest())
         count += 1
     return count

@@ -118,6 +118,10 @@ def restore_command(invocation: Invocation, /, archive: str, directory: str | No
     say(f"root {restored.root}, as in the archive")
     missing = f", {restored.missing_count:,} not in the archive" if restored.missing_count else ""
     say(f"artefacts: {restored.artefact_count:,} in the store{missing}")
+    if restored.unjudged_count:
+        say(
+            f"{plural(restored.unjudged_count, 'signature')} of witnesses kept as they are; `lichen verify --policy FILE` judges them"
+        )
     say(f"it can be read; to write to it, put the log's secret key at {log_key_path(restored.directory)}")
     if restored.access == "private":
         say("and the group key beside it as group.key: what is sealed stays sealed without it")

@@ -1,4 +1,9 @@
-"""Artefacts: one CAR file of version 1 each, which must hold exactly the file that its CID names."""
+"""Artefacts: one CAR file of version 1 each, which must hold exactly the file that its CID names.
+
+Exactly: every block of the file once, in the order in which a reader first meets it, and no other. So there is one CAR file
+for an artefact, and no room in it for anything else. A small file can name a very large artefact, since a block may stand in it
+many times; what is hashed is bounded by the size that the list of artefacts states, and the root must state the same.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ CID_SIZE = 36
 BLOCK_SIZE_MAX = 2**21
 TREE_DEPTH_MAX = 16
 HEADER = (b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00", b"\x67version\x01")
+TOO_LARGE = "the artefact is larger than artefacts.jsonl says"
 SEALED = b"lichen-sealed-v1\n"
 
 
@@ -83,12 +89,13 @@ def children_of(node: bytes) -> tuple:
     return names, sizes
 
 
-def measure_car(file: BinaryIO, cid: str) -> tuple:
+def measure_car(file: BinaryIO, cid: str, size_max: int) -> tuple:
     """Check a CAR file down to each block.
 
     Args:
         file: The CAR file, seekable.
         cid: What its root must be.
+        size_max: Size of the artefact as it is stated; nothing is hashed when the root states more.
 
     Returns:
         SHA-256 and size of the artefact, and whether it is sealed with a group key.
@@ -99,30 +106,40 @@ def measure_car(file: BinaryIO, cid: str) -> tuple:
     root, places = read_blocks(file)
     if root != cid_bytes(cid):
         raise Fault("the CAR file is about another artefact")
-    digest, size, start = hashlib.sha256(), 0, b""
+    digest, size, start, met = hashlib.sha256(), 0, b"", 0
     ahead: list = [(root, None, 0)]
     while ahead:
         name, claimed, depth = ahead.pop()
         if name not in places:
             raise Fault("the CAR file lacks a block")
-        file.seek(places[name][0])
-        block = file.read(places[name][1])
+        at, length, order = places[name]
+        if order > met:
+            raise Fault("a block of the CAR file is out of its place, or is no part of the artefact")
+        met += order == met
+        file.seek(at)
+        block = file.read(length)
         if name[1] == RAW:
             if claimed is not None and len(block) != claimed:
                 raise Fault("a leaf of the CAR file is not as long as its node says")
-            digest.update(block)
             size += len(block)
+            if size > size_max:
+                raise Fault(TOO_LARGE)
+            digest.update(block)
             start = (start + block[: len(SEALED)])[: len(SEALED)]
             continue
         names, sizes = children_of(block)
         if depth == TREE_DEPTH_MAX or 0 in sizes or (claimed is not None and sum(sizes) != claimed):
             raise Fault("a node of the CAR file does not fit the file it is in")
+        if claimed is None and sum(sizes) > size_max:
+            raise Fault(TOO_LARGE)
         ahead.extend((names[at], sizes[at], depth + 1) for at in reversed(range(len(names))))
+    if met != len(places):
+        raise Fault("a block of the CAR file is no part of the artefact")
     return digest.digest(), size, start == SEALED
 
 
 def read_blocks(file: BinaryIO) -> tuple:
-    """Root of a CAR file, and where each block lies, every one compared with its name."""
+    """Root of a CAR file, and where each block lies (start, length, how many are before), every one compared with its name."""
     header = section(file)
     if header is None or not is_header(header):
         raise Fault("not a CAR file of version 1 with one root")
@@ -134,7 +151,9 @@ def read_blocks(file: BinaryIO) -> tuple:
         name, content = block[:CID_SIZE], block[CID_SIZE:]
         if not is_cid(name) or hashlib.sha256(content).digest() != name[4:]:
             raise Fault("a block of the CAR file does not hash to its name")
-        places[name] = (file.tell() - len(content), len(content))
+        if name in places:
+            raise Fault("a block stands twice in the CAR file")
+        places[name] = (file.tell() - len(content), len(content), len(places))
 
 
 def is_header(data: bytes) -> bool:
@@ -153,6 +172,8 @@ def section(file: BinaryIO) -> bytes | None:
             break
         prefix += byte
     size, _ = varint(prefix, 0)
+    if len(prefix) > 1 and not prefix[-1]:
+        raise Fault("a size in the CAR file is written longer than it need be")
     data = file.read(size) if size <= CID_SIZE + BLOCK_SIZE_MAX else b""
     if not data or len(data) != size:
         raise Fault("the CAR file is cut short")

@@ -20,6 +20,7 @@ __all__ = ["SMALL_FILE_MAX", "STATUS", "Check"]
 
 SMALL_FILE_MAX = 1 << 24
 BATCH_COUNT = 64
+NUMBERS = ("entry", "size_bytes")
 STATUS = {
     "included": {"sealed", "sha256", "size_bytes"},
     "left-out": set(),
@@ -47,6 +48,7 @@ class Check:
         self.expected = set(OWN_FILES)
         self.rows: dict = {}
         self.earlier: dict = {}
+        self.unjudged = 0  # signatures on the checkpoint by keys that were not given
 
     def run(self, witnesses: list, earlier: dict) -> None:
         """Check everything.
@@ -164,7 +166,9 @@ class Check:
         if self.replay.seal is None or self.replay.seal["tree_size"] != log.size - 1:
             raise Fault("the last entry of the archive is not a seal")
         keys = [note_key(genesis.origin, self.replay.members.log_key_at(log.size - 1)), *witnesses]
-        text, signed, _ = open_note(note, keys)
+        text, signed, self.unjudged = open_note(note, keys)
+        if note.count("\n\u2014 %s " % genesis.origin) != 1:
+            raise Fault("the checkpoint has several signatures in the log's name")
         missing = [key[0] for key in keys if key not in signed]
         if missing:
             raise Fault("%s has not signed the checkpoint" % missing[0])
@@ -223,7 +227,9 @@ class Check:
             last = ""
             for line in file:
                 row = parse_canonical(line[:-1]) if line.endswith(b"\n") else None
-                if not isinstance(row, dict) or row.get("status") not in STATUS:
+                if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+                    raise Fault("artefacts.jsonl has a malformed line")
+                if row["status"] not in STATUS or any(type(row.get(name, 0)) is not int for name in NUMBERS):
                     raise Fault("artefacts.jsonl has a malformed line")
                 if row.keys() - {"entry"} != STATUS[row["status"]] | {"cid", "status"}:
                     raise Fault("artefacts.jsonl has a malformed line")

@@ -152,6 +152,7 @@ def facts_of(check: Check) -> dict:
         if unknown
         else [],
         "root": replay.log.root().hex(),
+        "signatures_not_judged": check.unjudged,
         "state_keys": len(replay.state.values),
     }
 
@@ -176,6 +177,11 @@ def tell(answer: dict) -> None:
     if answer["discredited"]:
         listed = ", ".join(map(str, answer["discredited"][:8]))
         print("on record but not believed, since their key was compromised: entries %s" % listed)
+    if answer["signatures_not_judged"]:
+        print(
+            "signatures on the checkpoint by keys that were not given with --witness, of which nothing is said: %d"
+            % answer["signatures_not_judged"]
+        )
     for each in answer["not_checked"]:
         print("NOT CHECKED, because this program does not know them: %s" % each)
     print("It shows that the log, its rules and its state are what the entries make of them.")

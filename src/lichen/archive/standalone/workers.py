@@ -56,7 +56,7 @@ def check_cars(root: str, rows: list) -> list:
         try:
             files.check_sum(name)
             with files.open(name) as file:
-                sha256, size, sealed = measure_car(file, row["cid"])
+                sha256, size, sealed = measure_car(file, row["cid"], row["size_bytes"])
         except (Fault, Unreadable) as error:
             wrong.append((row.get("entry"), "%s: %s" % (name, error)))
             continue
