@@ -50,6 +50,8 @@ def test_extended_attributes_of_what_was_there(project: Project) -> None:
     except OSError:
         pytest.skip("this file system keeps no attributes")
     assert blamed(project.script('import os; os.setxattr("data.csv", "user.kind", b"1")'))
+    assert blamed(project.script('import os; os.getxattr("data.csv", "user.before")'))
+    assert not blamed(project.script('import shutil; shutil.copy("data.csv", "copy.csv")'))
     assert blamed(project.script('import os; os.removexattr("data.csv", "user.before")'))
 
 

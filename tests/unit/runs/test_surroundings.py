@@ -308,6 +308,25 @@ def test_the_project_root_in_a_variable_is_generalised(tmp_path: Path) -> None:
     assert there.variable("NOT_SET") is None
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("/opt/jemalloc.so", "/opt/jemalloc.so"),
+        ("/home/ada/.cache/lichen/preload-x86_64-72fcfcc9540ecaa3.so", None),
+        (
+            "/opt/a.so /home/ada/.cache/lichen/preload-x86_64-72fcfcc9540ecaa3.so:/opt/b.so",
+            "/opt/a.so:/opt/b.so",
+        ),
+        ("", ""),
+    ],
+    ids=["another", "own", "both", "empty"],
+)
+def test_libraries_loaded_before_all_others_count_but_not_our_own(
+    tmp_path: Path, value: str, found: str | None
+) -> None:
+    assert look(tmp_path, {"LD_PRELOAD": value}).variable("LD_PRELOAD") == found
+
+
 def test_a_secret_in_a_variable_is_kept_apart_without_being_told(tmp_path: Path) -> None:
     def shown(value: str, group_key: bytes | None) -> str:
         told = look(tmp_path, {"API_TOKEN": value}, group_key=group_key).variable("API_TOKEN")

@@ -58,6 +58,7 @@ class AccessTable:
         site_lists: Folders of installed packages that were listed, not by the import system.
         links: Symbolic links whose target was read.
         lost_names: Paths through ``/proc`` whose meaning ended with their process.
+        site_absent: Paths among installed packages that were looked for and not found, not by the import system.
         attributes: What was there before the run and had its permission bits, owner or extended attributes changed by it.
     """
 
@@ -69,6 +70,7 @@ class AccessTable:
     site_lists: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     lost_names: set[str] = field(default_factory=set)
+    site_absent: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     _seen: dict[AccessKind, dict[str, Access]] = field(
         default_factory=lambda: {
@@ -167,6 +169,8 @@ class AccessTable:
             self.lost_names.add(path)
         if record.kind == Kind.LIST and place == "site" and record.type != ABSENT:
             self.site_lists.add(path)
+        if place == "site" and record.type == ABSENT and record.kind in (Kind.OPEN, Kind.STAT):
+            self.site_absent.add(path)
         if record.kind != Kind.OPEN:
             return
         if place == "site":

@@ -118,6 +118,9 @@ def _collect(evidence: Evidence) -> Trace:
     )
     for path in sorted(found.absent):
         table.add_absent(path)
+    for path in sorted(table.site_absent):
+        if not os.path.lexists(path):  # else a package has made it meanwhile, as its cache
+            table.add_absent(path)
     for path in sorted(found.stale):
         verdict.blame(
             "stale-bytecode", f"what ran is not {path} as it stands; remove the __pycache__ beside it"
@@ -364,7 +367,7 @@ def _blame_special(
     for path in sorted(filter(os.path.lexists, table.attributes)):
         verdict.blame(
             "attributes",
-            f"permissions, owner or attributes of {path} were changed, which no answer does again",
+            f"permissions, owner or attributes of {path} were changed, or attributes read: no answer tells of these",
         )
     for path in sorted(table.devices):
         verdict.blame("device", f"{path} gives data that cannot be compared later")

@@ -1,6 +1,7 @@
 /* What is made that is no file, and what changes of a file beside its content. Included by preload.c, after preload_wrappers.h.
  *
- * A run that does either to what was there before, or leaves such a thing, does something that putting files back would not.
+ * A run that does either to what was there before, or leaves such a thing, does something that putting files back would not. One
+ * that reads such attributes depends on more than content.
  */
 
 /* Of these the interpreter tells nothing. */
@@ -27,6 +28,15 @@ static int changes_mode(int at, const char *path, mode_t mode) {
 }
 WRAP_MODE(chmod, AT_FDCWD, (const char *path, mode_t mode), (path, mode))
 WRAP_MODE(fchmodat, at, (int at, const char *path, mode_t mode, int flags), (at, path, mode, flags))
+#define WRAP_ATTRIBUTE(function)                                     \
+    NEXT(function)                                                   \
+    EXPORT ssize_t function(const char *path, const char *name, void *into, size_t room) { \
+        if (!(core_high && in_core(CALLER)) && name && has_prefix(name, "user.")) \
+            change('Z', AT_FDCWD, path, 0, NULL);                    \
+        return REAL(function)(path, name, into, room);               \
+    }
+WRAP_ATTRIBUTE(getxattr)
+WRAP_ATTRIBUTE(lgetxattr)
 WRAP_CHANGE('Z', chown, AT_FDCWD, path, 0, NULL, (const char *path, uid_t user, gid_t group), (path, user, group))
 WRAP_CHANGE('Z', lchown, AT_FDCWD, path, 0, NULL, (const char *path, uid_t user, gid_t group), (path, user, group))
 WRAP_CHANGE('Z', fchownat, at, path, 0, NULL, (int at, const char *path, uid_t user, gid_t group, int flags), (at, path, user, group, flags))

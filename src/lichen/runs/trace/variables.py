@@ -19,7 +19,14 @@ from pathlib import Path
 from lichen.runs.trace.agent_log import AgentLog
 from lichen.runs.trace.places import Places, normalise
 
-__all__ = ["ALL_NAMES", "LOCALE_VARIABLES", "all_names", "names_in_shell_text", "select_variables"]
+__all__ = [
+    "ALL_NAMES",
+    "LOCALE_VARIABLES",
+    "all_names",
+    "foreign_libraries",
+    "names_in_shell_text",
+    "select_variables",
+]
 
 LOCALE_VARIABLES = ("LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_NUMERIC")
 
@@ -131,3 +138,13 @@ def _quoted_names(file: str) -> set[str]:
             return set(_QUOTED_NAME.findall(source.read(_SOURCE_BYTES_MAX)))
     except OSError:
         return set()
+
+
+def foreign_libraries(value: str) -> str | None:
+    """Return the libraries that ``LD_PRELOAD`` names without Lichen's own, which a run inside a run finds there; None for none."""
+    kept = [entry for entry in _SEPARATORS.split(value) if entry and _OWN_LIBRARY.search(entry) is None]
+    return ":".join(kept) or None
+
+
+_SEPARATORS = re.compile("[: ]")
+_OWN_LIBRARY = re.compile(r"/preload-\w+-[0-9a-f]{16}\.so$")

@@ -24,7 +24,7 @@ from lichen.content.columns import MANY
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.errors import LichenError
-from lichen.runs.trace.variables import ALL_NAMES, all_names
+from lichen.runs.trace.variables import ALL_NAMES, all_names, foreign_libraries
 from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.declared import Declared
 from lichen.runs.work.digest_texts import column_of, digest_texts, texts_of_column
@@ -48,7 +48,7 @@ MODE_MARK = " mode "
 TIME_MARK = " at "
 EDITED = "(edited files)"
 ALWAYS_VARIABLES = (
-    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "LC_ALL", "LD_AUDIT", "LD_PRELOAD", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
     "PYTHONDEVMODE", "PYTHONINTMAXSTRDIGITS", "PYTHONIOENCODING", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8", "PYTHONWARNINGS", "TZ",
 )  # fmt: skip
@@ -335,6 +335,8 @@ class Surroundings:
             return all_names(self.environ)
         if name == "PYTHONPATH" and value:
             value = os.pathsep.join(part for part in value.split(os.pathsep) if part)
+        if name == "LD_PRELOAD" and value:
+            value = foreign_libraries(value)
         if value is None:
             return None
         return self.project.generalise(self.concealer.values({name: value})[name])

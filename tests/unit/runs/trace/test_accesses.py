@@ -264,3 +264,22 @@ def test_a_link_that_was_followed_and_is_gone_is_not_forgotten(story: Story) -> 
     (story.root / "link").unlink()
     story.accesses()
     assert story.table.links == {f"{story.root}/link"}
+
+
+def test_what_is_looked_for_among_installed_packages_in_vain_is_kept(story: Story, tmp_path: Path) -> None:
+    site = tmp_path / "venv/lib/python3.12/site-packages"
+    (site / "tool").mkdir(parents=True)
+    (site / "tool/there").write_text("1")
+    story.table.places.add_interpreter((str(tmp_path / "venv"),), "", [str(site)])
+    for name in ("tool/plug", "tool/there"):
+        story.tell(Kind.STAT, str(site / name))
+    story.tell(Kind.OPEN, str(site / "tool/settings"))
+    assert story.table.site_absent == {f"{site}/tool/plug", f"{site}/tool/settings"}
+
+
+def test_changed_attributes_count_of_what_was_there_before(story: Story, tmp_path: Path) -> None:
+    (tmp_path / "tool.sh").write_text("1")
+    story.write("made")
+    for name in ("tool.sh", "made", "missing"):
+        story.tell(Kind.ATTRIBUTES, name)
+    assert story.table.attributes == {f"{tmp_path}/tool.sh"}

@@ -74,6 +74,7 @@ class Agent:
             "os.truncate": self.on_truncate,
             "os.chmod": self.on_chmod,
             "os.chown": self.on_attributes,
+            "os.getxattr": self.on_attributes,
             "os.setxattr": self.on_attributes,
             "os.removexattr": self.on_attributes,
             "subprocess.Popen": self.on_popen,
@@ -279,7 +280,7 @@ class Agent:
                 self.stated(b"Z", name, 0)
 
     def on_attributes(self, arguments: tuple) -> None:
-        """The owner or an extended attribute is set; those that security modules keep say nothing to programs."""
+        """The owner is set, or an extended attribute set or read; those that security modules keep say nothing to programs."""
         attribute = arguments[1]
         if isinstance(attribute, (str, bytes)) and os.fsencode(attribute).startswith(b"security."):
             return
