@@ -29,7 +29,7 @@ __all__ = ["report_command"]
     type=click.Choice(["text", "markdown", "latex"]),
     default="text",
     show_default=True,
-    help="Of the sentences.",
+    help="Of the sentences; markdown and latex write them without --paper too.",
 )
 @click.option(
     "--zone",
@@ -57,7 +57,7 @@ def report_command(
     from lichen.runs.queries.paper import life_cycle, paper_report
 
     with invocation.workspace(ledger) as workspace:
-        if paper and not invocation.as_json:
+        if (paper or form != "text") and not invocation.as_json:
             invocation.output.text(paper_report(workspace, reference, zone, form))
             return
         cycle = life_cycle(workspace, reference, zone)
@@ -81,6 +81,7 @@ def _show(invocation: Invocation, cycle: LifeCycle) -> None:
             "CO2",
             f"{format_carbon(cycle.carbon_gco2e, cycle.carbon_relative_u95)} at {cycle.intensity.describe()}",
         ),
+        *([("zones of the runs", ", ".join(cycle.zones))] if len(cycle.zones) > 1 else []),
         ("measured by", ", ".join(f"{name} ({count})" for name, count in sorted(cycle.methods.items()))),
         ("boundary", ", ".join(sorted(cycle.boundaries))),
         ("on", ", ".join(cycle.devices)),

@@ -13,6 +13,7 @@ import pytest
 import lichen
 from lichen.errors import NotALedgerError, UsageError
 from lichen.runs.keeping.setup import create_ledger
+from lichen.runs.request import RunResult
 from lichen.runs.workspace.config import UserConfig
 
 SCRIPT = """
@@ -38,6 +39,21 @@ print(json.dumps({
     "avoided": result.avoided_joules, "texts": [text for _, text in result.reasons],
 }))
 """
+
+
+def test_a_run_decorates_no_function() -> None:
+    with pytest.raises(UsageError, match="decorates no function") as caught:
+
+        @lichen.run("fit")
+        def fit() -> None: ...
+
+    assert 'with lichen.run("name") as run' in str(caught.value.remedy)
+
+
+def test_a_result_is_shown_in_a_few_lines() -> None:
+    result = RunResult("hit", 0, record=7, receipt="x" * 10_000, metrics={"accuracy": 0.9})
+    assert "record=7" in repr(result)
+    assert len(repr(result)) < 1000
 
 
 class Project:

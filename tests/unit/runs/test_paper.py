@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from lichen.runs.queries.paper import life_cycle, paper_report
 from lichen.runs.records.publish import publish
 from lichen.runs.request import RunRequest
 from lichen.runs.reuse.hit import take_hit
+from lichen.runs.workspace.config import UserConfig
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Clinic, Listener
@@ -47,6 +49,45 @@ def test_without_a_reference_every_run_counts(clinic: Clinic) -> None:
     assert cycle.energy_joules == pytest.approx(6500)
 
 
+def place(clinic: Clinic, *zones: str | None) -> None:
+    """Say where the runs took place, in the order of their entries."""
+    connection = clinic.workspace().ledger.connection
+    indices = [row[0] for row in connection.execute("SELECT idx FROM view_run ORDER BY idx").fetchall()]
+    with sqlite3.connect(clinic.workspace().ledger.path) as writer:
+        writer.executemany(
+            "UPDATE view_run SET zone = ? WHERE idx = ?", list(zip(zones, indices, strict=True))
+        )
+    writer.close()
+
+
+def test_runs_without_a_zone_were_in_the_usual_one(clinic: Clinic) -> None:
+    place(clinic, "DE", "DE", None, None)
+    unsure = life_cycle(clinic.workspace(), None, None)
+    assert (unsure.zones, unsure.intensity.zone) == (("DE", "unknown"), "WORLD")
+    assert "took place in several zones (DE, unknown); the intensity is that of WORLD" in paper_report(
+        clinic.workspace(), None, None
+    )
+    user = UserConfig.read()
+    user.set_text("energy.zone", "DE")
+    user.write()
+    sure = life_cycle(clinic.open(), None, None)
+    assert (sure.zones, sure.intensity.zone) == (("DE",), "DE")
+    assert "several zones" not in paper_report(clinic.open(), None, None)
+
+
+def test_runs_in_several_zones_are_said_to_be(clinic: Clinic) -> None:
+    place(clinic, "DE", "FR", "FR", "DE")
+    told = paper_report(clinic.workspace(), None, "FR")
+    assert "took place in several zones (DE, FR); the intensity is that of FR" in told
+    assert life_cycle(clinic.workspace(), None, None).to_json()["zones"] == ["DE", "FR"]
+
+
+def test_runs_without_a_result_are_counted_by_what_befell_them(clinic: Clinic) -> None:
+    assert "took 4 runs: 2 successful, 1 failed, 1 below target." in paper_report(
+        clinic.workspace(), None, "DE"
+    )
+
+
 def test_carbon_follows_from_the_zone_and_an_unknown_place_widens_it(clinic: Clinic) -> None:
     known = life_cycle(clinic.workspace(), None, "FR")
     expected = 6500 / 3.6e6 * known.intensity.g_per_kwh
@@ -79,7 +120,7 @@ def test_every_form_says_the_same(clinic: Clinic, form: str) -> None:
         assert value["ledger_id"].startswith(ledger)
         return
     for words in (
-        "3 runs: 1 successful, 2 failed",
+        "3 runs: 1 successful, 1 failed, 1 below target",
         "Ryzen 5 3600",
         "model (3)",
         "boundary: process",

@@ -52,6 +52,7 @@ class LifeCycle:
         methods: Count of runs by method of measuring.
         boundaries: Count of runs by boundary.
         devices: What did the work.
+        zones: Grid zones of the runs; one without a zone counts as in the zone of your settings, or as ``unknown``.
         intensity: Grid signal used.
         carbon_gco2e: Carbon.
         carbon_relative_u95: 95 %, joules and intensity independent.
@@ -70,6 +71,7 @@ class LifeCycle:
     methods: dict[str, int]
     boundaries: dict[str, int]
     devices: tuple[str, ...]
+    zones: tuple[str, ...]
     intensity: Intensity
     carbon_gco2e: float
     carbon_relative_u95: float
@@ -83,6 +85,7 @@ class LifeCycle:
         return {
             **{name: value for name, value in self.__dict__.items() if name != "intensity"},
             "devices": list(self.devices),
+            "zones": list(self.zones),
             "intensity": {
                 "zone": self.intensity.zone, "g_per_kwh": self.intensity.g_per_kwh,
                 "low_g_per_kwh": self.intensity.low_g_per_kwh, "high_g_per_kwh": self.intensity.high_g_per_kwh,
@@ -98,7 +101,8 @@ def life_cycle(workspace: Workspace, reference: str | None, zone: str | None) ->
     Args:
         workspace: The ledger.
         reference: A run, a model or an evaluation of one (then all runs of the scripts behind it), or None for every run on record.
-        zone: Grid zone; the zone in the entries when None, the world's range when there is none.
+        zone: Grid zone; when None the zone in the entries, for those without one that of the settings, and the world's range where
+            that leaves none or several.
 
     Raises:
         NotFoundError: There is no such entry or zone, or no run is on record.
@@ -121,7 +125,8 @@ def life_cycle(workspace: Workspace, reference: str | None, zone: str | None) ->
         raise NotFoundError("no run is on record", remedy="Record one: lichen run -- python train.py")
     energy = sum(row[2] for row in rows)
     relative = sum(row[2] * row[3] for row in rows) / energy if energy else max(row[3] for row in rows)
-    zones = {row[7] for row in rows}
+    usual = workspace.project.config.zone or workspace.user.get_text("energy.zone")
+    zones = {row[7] or usual for row in rows}
     intensity = lookup(zone if zone is not None else (next(iter(zones)) if len(zones) == 1 else None))
     low, high = intensity.range_g_per_kwh
     spread = (
@@ -144,6 +149,7 @@ def life_cycle(workspace: Workspace, reference: str | None, zone: str | None) ->
         methods=dict(Counter(row[5] for row in rows)),
         boundaries=dict(Counter(row[6] for row in rows)),
         devices=_devices(workspace, [row[0] for row in rows[-50:]]),
+        zones=tuple(sorted(each or "unknown" for each in zones)),
         intensity=intensity,
         carbon_gco2e=compute_carbon_gco2e(energy, intensity.g_per_kwh),
         carbon_relative_u95=combine_factors(relative, spread),
@@ -212,22 +218,33 @@ def paper_report(workspace: Workspace, reference: str | None, zone: str | None, 
     return text
 
 
+_WITHOUT_RESULT = {"failed": "failed", "interrupted": "interrupted", "missed": "below target"}
+
+
 def _sentences(cycle: LifeCycle) -> list[str]:
-    finished = cycle.status_counts.get("trained", 0)
-    other = cycle.run_count - finished
+    counts = [f"{cycle.status_counts.get('trained', 0)} successful"]
+    counts += [
+        f"{cycle.status_counts[status]} {words}"
+        for status, words in _WITHOUT_RESULT.items()
+        if status in cycle.status_counts
+    ]
     kilowatt_hours = kilowatt_hours_from_joules(cycle.energy_joules)
     methods = ", ".join(f"{method} ({count})" for method, count in sorted(cycle.methods.items()))
     boundaries = ", ".join(sorted(cycle.boundaries))
     energy = format_energy(cycle.energy_joules, cycle.relative_u95)
     runs = f"{cycle.run_count} {'run' if cycle.run_count == 1 else 'runs'}"
     lines = [
-        f"The work reported here ({cycle.subject}) took {runs}: {finished} successful, {other} failed, interrupted or below target.",
+        f"The work reported here ({cycle.subject}) took {runs}: {', '.join(counts)}.",
         f"Together they consumed {energy} ({kilowatt_hours:.3g} kWh; 95 % interval), "
         f"{format_energy(cycle.failed_joules)} of it in runs without a usable result.",
         f"They computed for {format_duration(cycle.duration_seconds)} on {', '.join(cycle.devices)}.",
         f"Energy was measured by: {methods}; boundary: {boundaries}.",
         f"At {cycle.intensity.describe()} this is {format_carbon(cycle.carbon_gco2e, cycle.carbon_relative_u95)}.",
     ]
+    if len(cycle.zones) > 1:
+        lines.append(
+            f"The runs took place in several zones ({', '.join(cycle.zones)}); the intensity is that of {cycle.intensity.zone}."
+        )
     if cycle.reused_joules:
         lines.append(f"Reusing recorded results avoided a further {format_energy(cycle.reused_joules)}.")
     lines.append(
