@@ -202,20 +202,25 @@ def cosignature_vectors() -> Iterator[Vector]:
     time = 1_760_000_000
     good = cosign_note(BODY, name, WITNESS, time)
 
-    def claim(label: str, accepted: bool, line: str) -> Vector:
+    def claim(label: str, accepted: bool, line: str, now: int = time) -> Vector:
         note = signed.to_text() + line
 
         def check() -> None:
             found = SignedNote.from_text(note)
-            found.cosigned_at(identity)
+            found.cosigned_at(identity, now)
 
-        return labelled(label, accepted, check, note=note, witness=identity.vkey)
+        return labelled(label, accepted, check, note=note, now_unix_seconds=now, witness=identity.vkey)
 
     def line(signature: bytes, *, key_hash: bytes = good.key_hash, who: str = name) -> str:
         return NoteSignature(who, key_hash, signature).line
 
     yield claim("cosigned", True, good.line)
     yield claim("cosigned-at-time-zero", True, cosign_note(BODY, name, WITNESS, 0).line)
+    yield claim("cosigned-a-day-ahead", True, good.line, time - 86_400)
+    yield claim("cosigned-more-than-a-day-ahead", False, good.line, time - 86_401)
+    yield claim(
+        "cosigned-thirty-years-ahead", False, cosign_note(BODY, name, WITNESS, time + 946_728_000).line
+    )
     yield claim("no-cosignature", False, "")
     raw = good.signature
     other_body = Checkpoint(ORIGIN, 52, ROOT).body()

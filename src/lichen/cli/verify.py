@@ -48,6 +48,13 @@ __all__ = ["verify_command"]
     metavar="COUNT",
     help="How many witnesses of the policy may lie; it is refused when two quorums could do without an honest one in common.",
 )
+@click.option(
+    "--now",
+    "now_unix_seconds",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="Time to judge cosignatures by, in seconds since 1970; this machine's clock when not given.",
+)
 @ledger_option
 @json_option
 @pass_invocation
@@ -59,6 +66,7 @@ def verify_command(
     log_key: str | None,
     policy_file: str | None,
     faulty: int,
+    now_unix_seconds: int | None,
     ledger: str | None,
 ) -> int:
     """Verify a receipt, evidence, or the whole ledger.
@@ -83,7 +91,13 @@ def verify_command(
             return _tell_evidence(
                 invocation, *verify_evidence(Path(receipt), log_key=log_key, workspace=workspace)
             )
-        reports = verify_receipts(Path(receipt), log_key=log_key, workspace=workspace, policy=policy)
+        reports = verify_receipts(
+            Path(receipt),
+            log_key=log_key,
+            workspace=workspace,
+            policy=policy,
+            now_unix_seconds=now_unix_seconds,
+        )
     if invocation.as_json:
         told = [report.to_json() for report in reports]
         invocation.output.json(told[0] if len(told) == 1 else told)

@@ -25,7 +25,19 @@ from dataclasses import dataclass, field
 from lichen.crypto.keys import PublicKey, SigningKey
 from lichen.errors import EncodingError, VerificationError
 
-__all__ = ["NoteKey", "NoteSignature", "SignatureType", "SignedNote", "cosign_note", "sign_note"]
+__all__ = [
+    "AHEAD_SECONDS_MAX",
+    "NoteKey",
+    "NoteSignature",
+    "SignatureType",
+    "SignedNote",
+    "cosign_note",
+    "sign_note",
+]
+
+AHEAD_SECONDS_MAX = (
+    86_400  # clocks differ; a cosignature from further ahead tells nothing about when it was made
+)
 
 NOTE_BYTES_MAX = 1_000_000
 SIGNATURE_COUNT_MAX = 64
@@ -187,16 +199,29 @@ class SignedNote:
             )
         return tuple(signers)
 
-    def cosigned_at(self, key: NoteKey) -> int:
+    def cosigned_at(self, key: NoteKey, now_unix_seconds: int | None = None) -> int:
         """Return when a witness cosigned, in seconds since 1970, after verifying that it did.
 
+        Args:
+            key: The witness's.
+            now_unix_seconds: The reader's clock; what is said to be from more than a day ahead of it is not believed.
+                None where only the signature matters.
+
         Raises:
-            VerificationError: This witness did not cosign, or its cosignature does not hold.
+            VerificationError: This witness did not cosign, its cosignature does not hold, or is from ahead of the clock.
         """
         self.verify([key])
         for signature in self.signatures:
             if (signature.name, signature.key_hash) == (key.name, key.hash):
-                return int.from_bytes(signature.signature[:8], "big")
+                time_unix_seconds = int.from_bytes(signature.signature[:8], "big")
+                if now_unix_seconds is not None and time_unix_seconds > now_unix_seconds + AHEAD_SECONDS_MAX:
+                    raise VerificationError(
+                        f"{key.name} cosigned at a time more than a day ahead of this clock",
+                        expected=now_unix_seconds,
+                        calculated=time_unix_seconds,
+                        remedy="Compare this machine's clock with the witness's.",
+                    )
+                return time_unix_seconds
         raise VerificationError(f"{key.name} did not cosign this note")
 
 

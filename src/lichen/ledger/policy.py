@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lichen.crypto.note import NoteKey, SignatureType, SignedNote
+from lichen.crypto.note import AHEAD_SECONDS_MAX, NoteKey, SignatureType, SignedNote
 from lichen.errors import EncodingError, VerificationError
 
 __all__ = ["Cosigner", "Group", "Log", "Policy", "Quorum", "Witness", "parse_policy"]
@@ -113,11 +114,23 @@ class Quorum:
         cosigners: Witnesses of the policy whose cosignatures hold, in the policy's order.
         missing: Names of the others, as text.
         is_reached: Whether those that cosigned are enough.
+        ahead: Those of the missing whose cosignature holds, but says to be from more than a day ahead of the reader's clock.
     """
 
     cosigners: tuple[Cosigner, ...]
     missing: tuple[str, ...]
     is_reached: bool
+    ahead: tuple[Cosigner, ...] = ()
+
+    def why_missing(self) -> str:
+        """Tell who is missing, and of whom a cosignature was not counted."""
+        early = {each.name: each for each in self.ahead}
+        return ", ".join(
+            f"{name} (its cosignature says {early[name].time_text}, more than a day ahead of this clock)"
+            if name in early
+            else name
+            for name in self.missing
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +163,37 @@ class Policy:
                 satisfied.add(group.name)
         return self.quorum in satisfied
 
-    def judge(self, note: SignedNote) -> Quorum:
+    def judge(self, note: SignedNote, now_unix_seconds: int | None = None) -> Quorum:
         """Check the cosignatures on a checkpoint and say whether they are enough.
 
         Args:
             note: The checkpoint. The log's own signature is not looked at here.
+            now_unix_seconds: The reader's clock; this machine's when None. A cosignature from more than a day ahead of it is
+                not counted: it would look fresh for as long as it is ahead.
 
         Raises:
             VerificationError: A line names a witness of this policy, and its cosignature does not hold.
         """
-        times = {witness.name: _cosigned_at(note, witness.key) for witness in self.witnesses}
-        signed = {name for name, time in times.items() if time is not None}
+        latest = (int(time.time()) if now_unix_seconds is None else now_unix_seconds) + AHEAD_SECONDS_MAX
+        said = {witness.name: _cosigned_at(note, witness.key) for witness in self.witnesses}
+        times = {
+            name: max((each for each in found if each <= latest), default=None)
+            for name, found in said.items()
+        }
+        signed = {name for name, counted in times.items() if counted is not None}
         return Quorum(
             cosigners=tuple(
-                Cosigner(shown(witness.name), witness.key, time)
+                Cosigner(shown(witness.name), witness.key, counted)
                 for witness in self.witnesses
-                if (time := times[witness.name]) is not None
+                if (counted := times[witness.name]) is not None
             ),
-            missing=tuple(shown(name) for name, time in times.items() if time is None),
+            missing=tuple(shown(name) for name, counted in times.items() if counted is None),
             is_reached=self.is_quorum(signed),
+            ahead=tuple(
+                Cosigner(shown(witness.name), witness.key, max(said[witness.name]))
+                for witness in self.witnesses
+                if said[witness.name] and times[witness.name] is None
+            ),
         )
 
     def log_of(self, origin: str) -> Log | None:
@@ -212,16 +237,16 @@ def parse_policy(data: bytes) -> Policy:
     return reader.finish()
 
 
-def _cosigned_at(note: SignedNote, key: NoteKey) -> int | None:
-    """Return the latest time at which a witness cosigned, None when it did not; every line of its must hold."""
+def _cosigned_at(note: SignedNote, key: NoteKey) -> list[int]:
+    """Return the times at which a witness cosigned, none when it did not; every line of its must hold."""
     lines = [line for line in note.signatures if (line.name, line.key_hash) == (key.name, key.hash)]
     if not lines:
-        return None
+        return []
     note.verify([key])
     times = [int.from_bytes(line.signature[:8], "big") for line in lines]
     if 0 in times:
         raise VerificationError(f"the cosignature of {key.name} carries no time")
-    return max(times)
+    return times
 
 
 class _Reader:

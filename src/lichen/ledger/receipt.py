@@ -108,6 +108,7 @@ def verify_receipt(
     *,
     author: PublicKey | None = None,
     policy: Policy | None = None,
+    now_unix_seconds: int | None = None,
 ) -> VerifiedReceipt:
     """Check a receipt.
 
@@ -119,6 +120,7 @@ def verify_receipt(
         author: Key the entry must have been signed with; None to use the key in the receipt, if there is one.
         policy: Which witnesses must have cosigned the checkpoint, and by which log keys it may be signed when the policy
             lists logs; None to ask for none.
+        now_unix_seconds: The reader's clock, for the times of cosignatures; this machine's when None.
 
     Returns:
         What the receipt shows.
@@ -145,7 +147,7 @@ def verify_receipt(
         verified = _state_receipt(receipt, about, checkpoint, key, author)
     if about.succession:
         verified = replace(verified, does_not_prove=(*verified.does_not_prove, _ADMINS))
-    return _with_cosignatures(verified, parse_checkpoint(receipt.checkpoint)[1], policy)
+    return _with_cosignatures(verified, parse_checkpoint(receipt.checkpoint)[1], policy, now_unix_seconds)
 
 
 def _listed(policy: Policy, origin: str, log_key: PublicKey | None) -> PublicKey:
@@ -165,19 +167,21 @@ def _listed(policy: Policy, origin: str, log_key: PublicKey | None) -> PublicKey
     return log.key.key
 
 
-def _with_cosignatures(verified: VerifiedReceipt, note: SignedNote, policy: Policy | None) -> VerifiedReceipt:
+def _with_cosignatures(
+    verified: VerifiedReceipt, note: SignedNote, policy: Policy | None, now_unix_seconds: int | None
+) -> VerifiedReceipt:
     """Judge the cosignatures under a policy, and say what they add."""
     rest = tuple(sentence for sentence in verified.does_not_prove if sentence != _SPLIT)
     if policy is None or policy.quorum is None:
         if len(note.signatures) == 1:
             return verified
         return replace(verified, does_not_prove=(*rest, _UNASKED))
-    quorum = policy.judge(note)
+    quorum = policy.judge(note, now_unix_seconds)
     signed = ", ".join(f"{each.name} at {each.time_text}" for each in quorum.cosigners)
     if not quorum.is_reached:
         raise VerificationError(
             f"too few witnesses cosigned this checkpoint for the policy: {signed or 'none'};"
-            f" not {', '.join(quorum.missing)}",
+            f" not {quorum.why_missing()}",
             expected=shown(policy.quorum),
             calculated=len(quorum.cosigners),
             remedy="Ask for the receipt again later, when more witnesses have cosigned.",

@@ -56,7 +56,9 @@ LICHEN: dict[str, Callable[[Vector], object]] = {
     "envelopes": lambda v: Entry.from_dsse(raw(v, "envelope")).verify(PublicKey(raw(v, "public_key"))),
     "seals": seal_in_lichen,
     "checkpoints": lambda v: open_checkpoint(v["note"], v["origin"], PublicKey(raw(v, "log_key"))),
-    "cosignatures": lambda v: SignedNote.from_text(v["note"]).cosigned_at(NoteKey.from_vkey(v["witness"])),
+    "cosignatures": lambda v: SignedNote.from_text(v["note"]).cosigned_at(
+        NoteKey.from_vkey(v["witness"]), v["now_unix_seconds"]
+    ),
     "receipts": lambda v: verify_receipt(
         Receipt.parse(v["receipt"]), PublicKey(raw(v, "log_key")), v["origin"]
     ),
@@ -115,7 +117,9 @@ ALONE: dict[str, Callable[[Program, Vector], object]] = {
     "mutations/statements": lambda p, v: p.parse_record(raw(v, "payload")),
     "mutations/seals": seal_alone,
     "mutations/checkpoints": checkpoint_alone,
-    "mutations/cosignatures": lambda p, v: p.open_note(v["note"], [p.witness_key(v["witness"])]),
+    "mutations/cosignatures": lambda p, v: p.open_note(
+        v["note"], [p.witness_key(v["witness"])], v["now_unix_seconds"]
+    ),
     "ledger/entry-signatures": entry_alone,
     "ledger/note-signatures": note_alone,
 }

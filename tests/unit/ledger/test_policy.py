@@ -57,6 +57,28 @@ def test_a_witness_that_signed_twice_counts_once_with_its_latest_time() -> None:
     assert not quorum.is_reached
 
 
+def test_a_cosignature_from_more_than_a_day_ahead_is_not_counted_and_the_reason_is_told() -> None:
+    now = 1_760_000_000
+    note = cosigned(0).with_signature(cosign_note(BODY, COSIGNERS[1].name, KEYS[1], now + 86_401))
+    quorum = policy_of("2", 3).judge(note, now)
+    assert [each.name for each in quorum.cosigners] == ["W0"]
+    assert [each.name for each in quorum.ahead] == ["W1"]
+    assert quorum.missing == ("W1", "W2")
+    assert not quorum.is_reached
+    assert "W1 (its cosignature says 2025-10-10 08:53:21 UTC, more than a day ahead" in quorum.why_missing()
+    assert quorum.why_missing().endswith(", W2")
+    later = policy_of("2", 3).judge(note, now + 1)
+    assert (later.is_reached, later.ahead) == (True, ())
+
+
+def test_of_two_cosignatures_the_one_that_is_not_ahead_counts() -> None:
+    now = 1_760_000_000
+    note = cosigned(0).with_signature(cosign_note(BODY, COSIGNERS[0].name, KEYS[0], now + 946_728_000))
+    quorum = policy_of("2", 3).judge(note, now)
+    assert [each.time_unix_seconds for each in quorum.cosigners] == [now]
+    assert quorum.ahead == ()
+
+
 def test_a_false_cosignature_of_a_known_witness_spoils_the_whole_note() -> None:
     false = NoteSignature(COSIGNERS[1].name, COSIGNERS[1].hash, bytes(72))
     with pytest.raises(VerificationError):

@@ -50,12 +50,13 @@ class Check:
         self.earlier: dict = {}
         self.unjudged = 0  # signatures on the checkpoint by keys that were not given
 
-    def run(self, witnesses: list, earlier: dict) -> None:
+    def run(self, witnesses: list, earlier: dict, now: int) -> None:
         """Check everything.
 
         Args:
             witnesses: Verifier keys that must have cosigned the checkpoint.
             earlier: Names of files with earlier checkpoints, and their texts.
+            now: Seconds since 1970, by which the times of cosignatures are judged.
 
         Raises:
             Fault: The first thing that does not hold.
@@ -68,7 +69,7 @@ class Check:
             name: parse_checkpoint(text.rpartition("\n\n")[0] + "\n") for name, text in earlier.items()
         }
         self.check_entries()
-        self.check_checkpoint(note, witnesses, root)
+        self.check_checkpoint(note, witnesses, root, now)
         for name, text in earlier.items():
             self.check_earlier(name, text)
         self.check_tiles()
@@ -158,7 +159,7 @@ class Check:
 
     # ---- what stands beside the entries ----
 
-    def check_checkpoint(self, note: str, witnesses: list, root: bytes) -> None:
+    def check_checkpoint(self, note: str, witnesses: list, root: bytes, now: int) -> None:
         """Check the newest checkpoint: of this log, over all entries, signed by the log and by every witness named."""
         if self.workers.wrong:
             return
@@ -166,7 +167,7 @@ class Check:
         if self.replay.seal is None or self.replay.seal["tree_size"] != log.size - 1:
             raise Fault("the last entry of the archive is not a seal")
         keys = [note_key(genesis.origin, self.replay.members.log_key_at(log.size - 1)), *witnesses]
-        text, signed, self.unjudged = open_note(note, keys)
+        text, signed, self.unjudged = open_note(note, keys, now)
         if note.count("\n\u2014 %s " % genesis.origin) != 1:
             raise Fault("the checkpoint has several signatures in the log's name")
         missing = [key[0] for key in keys if key not in signed]

@@ -15,6 +15,7 @@ NOTE_LENGTH_MAX = 1000000
 SIGNATURE_COUNT_MAX = 64
 SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 ED25519, COSIGNATURE = 1, 4
+AHEAD_MAX = 86400
 
 
 def note_key(name: str, key: Key, kind: int = ED25519) -> tuple:
@@ -44,12 +45,13 @@ def is_name(name: str) -> bool:
     return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
 
 
-def open_note(note: str, keys: list) -> tuple:
+def open_note(note: str, keys: list, now: int | None = None) -> tuple:
     """Check a signed note.
 
     Args:
         note: Text, empty line, signature lines.
         keys: As `note_key` and `witness_key` give them.
+        now: Seconds since 1970, by which the times of cosignatures are judged; None where no time matters.
 
     Returns:
         The text, those of the keys that signed it, and how many lines are of keys that were not given.
@@ -75,6 +77,12 @@ def open_note(note: str, keys: list) -> tuple:
         for key in known:
             if not key[3].verify(*signed_message(text, raw[4:], key[2])):
                 raise Fault("the signature of %.80s on a note does not hold" % name)
+            if (
+                key[2] == COSIGNATURE
+                and now is not None
+                and int.from_bytes(raw[4:12], "big") > now + AHEAD_MAX
+            ):
+                raise Fault("%.80s cosigned at a time more than a day ahead of this clock" % name)
             if key not in signed:
                 signed.append(key)
     if not signed:

@@ -71,6 +71,13 @@ def parse_arguments(words: list | None) -> argparse.Namespace:
         help="a witness that must have cosigned the checkpoint",
     )
     parser.add_argument(
+        "--now",
+        metavar="SECONDS",
+        type=int,
+        default=int(time.time()),
+        help="time to judge cosignatures by, since 1970; default: this clock",
+    )
+    parser.add_argument(
         "--jobs", metavar="N", type=int, default=default_count(), help="processes; default: all processors"
     )
     parser.add_argument("--json", action="store_true", help="answer as one JSON object")
@@ -95,7 +102,7 @@ def checked(wanted: argparse.Namespace) -> tuple:
         try:
             files = Files(wanted.archive)
             check = Check(files, workers, Progress(wanted.quiet))
-            check.run(witnesses, earlier)
+            check.run(witnesses, earlier, wanted.now)
             check_expectations(check, wanted)
         except Fault as fault:
             workers.settle()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
+import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ def _cosignature(witness: Witness, signed: SignedNote, answer: bytes, size_befor
         if len(answer) > ANSWER_BYTES_MAX or not answer.endswith(b"\n"):
             raise EncodingError("the answer is not a list of signature lines")
         note = SignedNote.from_text(f"{signed.text}\n{answer.decode('utf-8')}")
-        time_unix_seconds = note.cosigned_at(witness.key)
+        time_unix_seconds = note.cosigned_at(witness.key, int(time.time()))
     except (UnicodeDecodeError, LichenError) as error:
         raise RemoteProtocolError(
             f"{_name(witness)} returned no cosignature that holds: {_first_line(error)}"

@@ -106,6 +106,7 @@ def verify_receipts(
     log_key: str | None = None,
     workspace: Workspace | None = None,
     policy: Policy | None = None,
+    now_unix_seconds: int | None = None,
 ) -> list[ReceiptReport]:
     """Verify every receipt in a file, without asking anybody.
 
@@ -114,6 +115,7 @@ def verify_receipts(
         log_key: The log's public key, as did:key or base64url; taken from the workspace's genesis when None.
         workspace: A ledger whose log key is believed.
         policy: Which witnesses must have cosigned, and which log keys are believed when it lists logs.
+        now_unix_seconds: The reader's clock, for the times of cosignatures; this machine's when None.
 
     Returns:
         What each proves, in the order of the file; at least one.
@@ -148,7 +150,12 @@ def verify_receipts(
             "no key to check the receipt against",
             remedy="Give the log's public key with --log-key did:key:…, or a ledger with --ledger DIR.",
         )
-    return [_report(verify_receipt(receipt, key, origin, policy=policy), source) for receipt in receipts]
+    return [
+        _report(
+            verify_receipt(receipt, key, origin, policy=policy, now_unix_seconds=now_unix_seconds), source
+        )
+        for receipt in receipts
+    ]
 
 
 def is_evidence(path: Path) -> bool:
