@@ -210,6 +210,7 @@ HOSTILE: tuple[Case, ...] = (
     case("library", "import ctypes\nsave(ctypes.CDLL('./libfake.so').f(1))\n", data={"libfake.so": write_library}),
     case("library_on_path", "import ctypes\nsave(ctypes.CDLL('libfake.so').f(1))\n", data={"@late/libfake.so": write_library}, library_path=True, own={"earlier_library": earlier_library}),
     case("git_head", "import subprocess\nsave(subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout)\n", prepare=lay_out_repository, own={"move_branch": move_branch, "switch_branch": switch_branch}),
+    case("git_branches", "save(sorted(os.listdir('.git/refs/heads')))\n", prepare=lay_out_repository, absent={".git/refs/heads/new": "3" * 40 + "\n"}),
     Case("sizes_by_find", ("main.sh",), {"main.sh": "K=1\nmkdir -p out\nfind items -type f -size +200c | sort > out/result.txt\ndu -b items/x.txt >> out/result.txt\necho $K >> out/result.txt\n"}, data=_ITEMS, listed=("items",), program="bash"),
     Case("newer_in_bash", ("main.sh",), {"main.sh": "K=1\nmkdir -p out\nif [ a.txt -nt b.txt ]; then echo a; else echo b; fi > out/result.txt\necho $K >> out/result.txt\n"}, data={"a.txt": write_text, "b.txt": write_text}, program="bash", sees_times=True),
     # Surroundings of the process.

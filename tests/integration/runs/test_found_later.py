@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,5 +155,65 @@ def test_a_link_that_a_native_program_went_through(person: Person, text: str) ->
     assert first[0] == "trained"
     assert outcome(person, "sh", "-c", text) == ("hit", first[1])
     lead_elsewhere(person)
+    status, printed = outcome(person, "sh", "-c", text)
+    assert (status, printed == first[1]) == ("trained", False)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize(
+    ("asked", "changed"),
+    [("tag --list", "tag v2"), ("describe --tags", "tag v2"), ("branch --list", "branch more/of-it")],
+)
+def test_a_new_tag_or_branch(person: Person, asked: str, changed: str) -> None:
+    def git(words: str) -> None:
+        options = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(
+            ["git", *options, *words.split()], cwd=person.directory, check=True, capture_output=True
+        )
+
+    for words in ("init", "commit --allow-empty -m one", "tag v1", "commit --allow-empty -m two"):
+        git(words)
+    first = outcome(person, "git", *asked.split())
+    assert first[0] == "trained"
+    git("commit-tree -m loose HEAD^{tree}")  # an object more is no change
+    assert outcome(person, "git", *asked.split()) == ("hit", first[1])
+    git(changed)
+    status, printed = outcome(person, "git", *asked.split())
+    assert (status, printed == first[1]) == ("trained", False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "print(open('/proc/self/cwd/x').read())",
+        "import os; print(os.stat('/proc/self/cwd/x').st_size, os.path.exists('/proc/self/cwd/y'))",
+        "import os; print(sorted(n for n in os.listdir('/proc/self/cwd') if n in 'xyz'))",
+        "import os; d = os.open('.', os.O_RDONLY); print(open(f'/proc/self/fd/{d}/x').read())",
+        "import os; print(open('/proc/self/root' + os.path.abspath('x')).read())",
+        "import os; print(open(f'/proc/self/task/{os.getpid()}/cwd/x').read())",
+    ],
+)
+def test_a_file_behind_a_process(person: Person, text: str) -> None:
+    person.write("x", "1")
+    person.write("main.py", text)
+    command = ("--exit-ok", "--", sys.executable, "main.py")
+    person.run(*command)
+    first = person.output
+    person.write("x", "22")
+    person.write("y")
+    assert person.run(*command)["status"] == "trained"
+    assert person.output != first
+
+
+@needs_compiler
+@pytest.mark.parametrize("text", ["cat /proc/self/cwd/x", "ls /proc/self/cwd", "exec 3< .; cat /dev/fd/3/x"])
+def test_a_file_that_a_native_program_finds_behind_a_process(person: Person, text: str) -> None:
+    person.write("x", "1")
+    first = outcome(person, "sh", "-c", text)
+    assert first[0] == "trained"
+    assert outcome(person, "sh", "-c", text) == ("hit", first[1])
+    person.write("x", "22")
+    person.write("y")
     status, printed = outcome(person, "sh", "-c", text)
     assert (status, printed == first[1]) == ("trained", False)

@@ -40,7 +40,8 @@ _HARMLESS_DEVICES = (
     "/dev/dri/", "/dev/kfd", "/dev/console", "/dev/fuse", "/dev/log", "/dev/stdout", "/dev/stderr", "/dev/infiniband/",
     "/dev/hwrng", "/dev/accel", "/dev/cpu_dma_latency", "/dev/kvm", "/dev/fd/1", "/dev/fd/2",
 )  # fmt: skip
-_LOST_NAME = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(cwd|root|fd/\d+)/")
+_LOST_NAME = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(cwd|root|fd/\d+)/|/dev/fd/\d+/")
+_LOST_DIRECTORY = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(cwd|root)")
 """A path that goes through a process's own directory or descriptor; what it meant cannot be told when the process is gone."""
 _STDIN_NAMES = frozenset(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
 
@@ -60,6 +61,7 @@ class AccessTable:
         lost_names: Paths through ``/proc`` whose meaning ended with their process.
         site_absent: Paths among installed packages that were looked for and not found, not by the import system.
         attributes: What was there before the run and had its permission bits, owner or extended attributes changed by it.
+        environment_read: A process's whole environment was read as a file.
     """
 
     places: Places
@@ -72,6 +74,7 @@ class AccessTable:
     lost_names: set[str] = field(default_factory=set)
     site_absent: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
+    environment_read: bool = False
     _seen: dict[AccessKind, dict[str, Access]] = field(
         default_factory=lambda: {
             "read": {}, "write": {}, "append": {}, "update": {}, "list": {}, "absent": {}, "exec": {}, "stat": {}
@@ -165,7 +168,9 @@ class AccessTable:
 
     def _add_foreign(self, path: str, record: Record) -> None:
         place = self.places.of(path)
-        if place == "device" and _LOST_NAME.match(path):
+        if place == "device" and (
+            _LOST_NAME.match(path) or (record.kind == Kind.LIST and _LOST_DIRECTORY.fullmatch(path))
+        ):
             self.lost_names.add(path)
         if record.kind == Kind.LIST and place == "site" and record.type != ABSENT:
             self.site_lists.add(path)
@@ -173,6 +178,8 @@ class AccessTable:
             self.site_absent.add(path)
         if record.kind != Kind.OPEN:
             return
+        if place == "device" and path.endswith("/environ") and path.startswith("/proc/"):
+            self.environment_read = True
         if place == "site":
             self.site_files.setdefault(path, record.stat)
         elif place == "device":

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import operator
 import os
+import re
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +30,18 @@ from lichen.runs.trace.agent_log import (
 from lichen.runs.trace.completeness import Verdict, judge_audited, judge_preloaded
 from lichen.runs.trace.inotify import DirectoryWatch
 from lichen.runs.trace.interpreter import describe_environment
-from lichen.runs.trace.modules import find_modules
+from lichen.runs.trace.modules import ModuleFindings, find_modules
 from lichen.runs.trace.network import outside_peers
 from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.plain_reads import keep_apart
 from lichen.runs.trace.preload_log import PreloadLog, read_preload_logs
 from lichen.runs.trace.procfs import ProcessLook, is_running
-from lichen.runs.trace.programs import is_written_script, kind_of_program, looks_at_times
+from lichen.runs.trace.programs import (
+    is_written_script,
+    kind_of_program,
+    looks_at_times,
+    takes_environment,
+)
 from lichen.runs.trace.seccomp import LAUNCHER, SystemCallWatch, without_imports
 from lichen.runs.trace.sought import sought_in_vain
 from lichen.runs.trace.trace import PlainReads, StatKey, Trace
@@ -48,6 +54,11 @@ METRICS_FILE = "metrics.jsonl"
 _TIME = operator.itemgetter(0)
 _WALKED_DIRECTORIES_MAX = 10_000
 _SOURCE_BYTES_MAX = 4_000_000
+_RAW_ENVIRONMENT = re.compile(
+    rb"\bposix\b[^#\n]*\benviron\b|\benvironb?\s*\.\s*_data\b|\b_data\b[^#\n]*\benviron\b"
+)
+"""Python code that reads variables where the agent does not see which."""
+PAST_LIBRARY = "unwatched-"
 _ENDING_SECONDS_MAX = 0.5
 
 
@@ -103,7 +114,7 @@ def _collect(evidence: Evidence) -> Trace:
     places = _places(evidence, agents, preload)
     verdict = judge_preloaded(preload, agents) if preload else judge_audited(agents, evidence.base)
     for failure in failures:
-        verdict.blame("agent", failure)
+        verdict.blame(*_described(failure))
     if evidence.calls is not None and not evidence.calls.is_installed:
         verdict.blame(
             "seccomp", "the kernel refused the filter, or the command was started without its launcher"
@@ -148,7 +159,9 @@ def _collect(evidence: Evidence) -> Trace:
             places,
             native=preload.variables if preload else (),
             shell=verdict.shell_names,
-            whole=verdict.whole_environment,
+            whole=verdict.whole_environment
+            or table.environment_read
+            or _takes_environment(verdict, found, places, preload),
         ),
         distributions=found.distributions,
         links=tuple(sorted(table.links)),
@@ -291,6 +304,32 @@ def _look_closer(table: AccessTable, preload: PreloadLog, verdict: Verdict, sour
     for record in looks:
         if record.flags == LEVEL_STATUS:
             table.add(record._replace(flags=LEVEL_TIMES))
+
+
+def _described(failure: str) -> tuple[str, str]:
+    """Say what a code means that a process left behind."""
+    function = failure.removeprefix(PAST_LIBRARY)
+    if function == failure:
+        return "agent", failure
+    return "unwatched", f"{function} was called in the C library itself, past what watches it"
+
+
+def _takes_environment(
+    verdict: Verdict, found: ModuleFindings, places: Places, preload: PreloadLog | None
+) -> bool:
+    """Say whether code of the user's own takes hold of the environment as a whole, by a way on which no name is asked for."""
+    native = verdict.executables | (preload.mapped if preload else set())
+    return any(places.is_ours(path) and takes_environment(path) for path in native) or any(
+        _holds_environment(path) for path in found.modules.values()
+    )
+
+
+def _holds_environment(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return _RAW_ENVIRONMENT.search(file.read(_SOURCE_BYTES_MAX)) is not None
+    except OSError:
+        return False
 
 
 def _reads_entry_times(path: str) -> bool:

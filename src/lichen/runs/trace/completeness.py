@@ -10,6 +10,7 @@ Every doubt is a reason, and a trace with a reason is not complete.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -40,6 +41,13 @@ _SHELL_SPECIAL = re.compile(r"[$`*?~<>(){}\[\]!&;#\\]")
 _SAME_START_NS = 10**8
 _SCRIPT_SUFFIXES = (".sh", ".bash", ".zsh", ".ksh", ".env", ".envrc")
 _SCRIPT_BYTES_MAX = 1 << 18  # (= 262144)
+_SOURCED_DEPTH_MAX = 8
+_SHELL_WHOLE = re.compile(
+    r"\$\{!|(^|[\s;&|({`])(eval\s|compgen\b|(set|export|declare|typeset|readonly|local)(\s+-[xp]+)?\s*($|[|;&>)\n`]))"
+)
+"""Shell commands that can look at variables which their text does not name."""
+_SHELL_SOURCES = re.compile(r"""(?:^|[\s;&|({`])(?:\.|source)\s+["']?([^\s;&|"']+)""")
+_AWK = re.compile(r"[gmn]?awk|original-awk|busybox")
 
 
 @dataclass
@@ -54,6 +62,7 @@ class Verdict:
         operands: Files that simple readers were told to read.
         shell_names: Variables that shell commands may expand.
         whole_environment: A program that takes every variable ran.
+        sourced: Last parts of the names of files that shells take commands from; an empty one when it cannot be told.
     """
 
     reasons: dict[str, None] = field(default_factory=dict)
@@ -63,6 +72,7 @@ class Verdict:
     operands: set[str] = field(default_factory=set)
     shell_names: set[str] = field(default_factory=set)
     whole_environment: bool = False
+    sourced: set[str] = field(default_factory=set)
 
     def blame(self, code: str, detail: str) -> None:
         """Add a reason, once."""
@@ -79,7 +89,12 @@ class Verdict:
         if kind == "shell":
             self.shell_names |= LOCALE_NAMES
             for word in argv:
-                self.shell_names |= names_in_shell_text(word)
+                self._take_shell_text(word)
+            script = next((word for word in argv[1:] if not word.startswith(("-", "+"))), "")
+            if script and "-s" not in argv:
+                self.sourced.add(os.path.basename(script))
+            elif not programs.only_informs(argv):  # its commands come from its standard input
+                self.whole_environment = True
         elif kind != "python":
             if {base, real} & programs.WHOLE_ENVIRONMENT or (base == "env" and not _launches(argv)):
                 self.whole_environment = True
@@ -108,17 +123,45 @@ class Verdict:
             paths: Files the run read.
             known: Names of the variables that are set; of a file not known to be a script only these count.
         """
-        if not any(process.kind == "shell" for process in self.processes):
+        has_awk = any(_AWK.fullmatch(os.path.basename(process.path)) for process in self.processes)
+        has_shell = any(process.kind == "shell" for process in self.processes)
+        if not has_shell and not has_awk:
             return
+        others: list[str] = []
+        names_known = set(known)
         for path in paths:
             try:
                 with Path(path).open("rb") as file:
                     text = file.read(_SCRIPT_BYTES_MAX).decode("utf-8", "replace")
             except OSError:
                 continue
-            names = names_in_shell_text(text)
-            is_script = path.endswith(_SCRIPT_SUFFIXES) or text.startswith("#!")
-            self.shell_names |= names if is_script else names & set(known)
+            self.whole_environment = self.whole_environment or (has_awk and "ENVIRON" in text)
+            if has_shell and (path.endswith(_SCRIPT_SUFFIXES) or text.startswith("#!")):
+                self._take_shell_text(text)
+            elif has_shell:
+                self.shell_names |= names_in_shell_text(text) & names_known
+                others.append(path)
+        self._read_sourced(others)
+
+    def _read_sourced(self, paths: Iterable[str]) -> None:
+        """Take files that a shell read as commands, though nothing in them says that they are a script."""
+        pending = list(paths)
+        for _ in range(_SOURCED_DEPTH_MAX):
+            named = [path for path in pending if os.path.basename(path) in self.sourced or "" in self.sourced]
+            if not named:
+                return
+            pending = [path for path in pending if path not in set(named)]
+            for path in named:
+                with contextlib.suppress(OSError), Path(path).open("rb") as file:
+                    self._take_shell_text(file.read(_SCRIPT_BYTES_MAX).decode("utf-8", "replace"))
+
+    def _take_shell_text(self, text: str) -> None:
+        """Collect the variables that a shell's commands may expand, and the files they may be continued in."""
+        self.shell_names |= names_in_shell_text(text)
+        self.whole_environment = self.whole_environment or _SHELL_WHOLE.search(text) is not None
+        for name in _SHELL_SOURCES.findall(text):
+            last = name.rpartition("/")[2]
+            self.sourced.add("" if "$" in last or "`" in last else last)
 
 
 LOCALE_NAMES = frozenset(LOCALE_VARIABLES)
@@ -143,6 +186,8 @@ def judge_preloaded(log: PreloadLog, agents: Sequence[AgentLog]) -> Verdict:
         )
     if log.used_ring:
         verdict.blame("io-uring", "a process opened files through io_uring, which no means here sees")
+    for name in sorted(log.unwatched):
+        verdict.blame("unwatched", f"a process called {name}, and what comes that way is not seen")
     if not log.images:
         verdict.blame(
             "not-observed", "the command did not load the preload library; it may be a static program"

@@ -23,8 +23,10 @@
 #include <limits.h>
 #include <link.h>
 #include <netinet/in.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <arpa/inet.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -33,7 +35,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -130,7 +135,7 @@ static int is_boring(const char *path) {
         "/dev/pts/", "/dev/nvidia", NULL};
     for (int i = 0; trees[i]; i++)
         if (has_prefix(path, trees[i]))
-            return strcmp(path, "/proc/self/fd/0") != 0;
+            return strcmp(path, "/proc/self/fd/0") != 0 && !(has_prefix(path, "/proc/") && has_suffix(path, "/environ"));
     return directory[0] && has_prefix(path, directory) && path[strlen(directory)] == '/';
 }
 
@@ -276,25 +281,64 @@ static long base_of(int dirfd, char *into, size_t room) {
     return (size_t)length == room ? -1 : length;
 }
 
+/* Bytes of `path` that mean something only to a process, `/proc/self/cwd` of `/proc/self/cwd/x`; 0 when it has no such part. */
+static size_t own_part(const char *path) {
+    const char *at = path;
+    if (has_prefix(path, "/dev/fd/"))
+        at = path + 5;
+    else if (has_prefix(path, "/proc/") && (at = strchr(path + 6, '/'))) {
+        at++;
+        if (has_prefix(at, "task/") && (at = strchr(at + 5, '/')))
+            at++;
+    }
+    if (!at || at == path)
+        return 0;
+    if (has_prefix(at, "cwd") && (!at[3] || at[3] == '/'))
+        return (size_t)(at + 3 - path);
+    if (has_prefix(at, "root") && (!at[4] || at[4] == '/'))
+        return (size_t)(at + 4 - path);
+    if (!has_prefix(at, "fd/"))
+        return 0;
+    const char *end = strchr(at + 3, '/');
+    return end && end[1] ? (size_t)(end - path) : 0;
+}
+
+static long base_at(int dirfd, const char *own, char *into, size_t room) {
+    if (!*own)
+        return base_of(dirfd, into, room);
+    long length = SYS(SYS_readlinkat, AT_FDCWD, own, into, room);
+    return (size_t)length == room ? -1 : length;
+}
+
 static void name_at(int dirfd, const char *path, struct name *name) {
+    char own[96] = "";
     name->far = NULL;
     name->text = NULL;
     if (!path || !*path)
         return;
     if (path[0] == '/') {
-        name->text = is_boring(path) ? NULL : path;
-        return;
+        size_t part = own_part(path);
+        if (!part || part >= sizeof own) {
+            name->text = part || !is_boring(path) ? path : NULL;
+            return;
+        }
+        memcpy(own, path, part);
+        own[part] = 0;
+        name->text = path; /* whoever reads it knows that its meaning is lost */
+        path += part + (path[part] == '/');
     }
     char *into = name->near;
     size_t room = NEAR_BYTES, tail = strlen(path);
-    long length = base_of(dirfd, into, room);
+    long length = base_at(dirfd, own, into, room);
     if (length <= 0 || (size_t)length + tail + 2 > room) {
         into = name->far = borrow(FAR_BYTES);
         room = FAR_BYTES;
-        length = into ? base_of(dirfd, into, room) : -1;
+        length = into ? base_at(dirfd, own, into, room) : -1;
     }
     if (length <= 0 || into[0] != '/' || (size_t)length + tail + 2 > room)
         return;
+    if (length == 1)
+        length = 0;
     into[length] = '/';
     memcpy(into + length + 1, path, tail + 1);
     name->text = is_boring(into) ? NULL : into;

@@ -95,6 +95,7 @@ class PreloadLog:
         visitors: (family, address) of who connected to the run, or sent it a datagram.
         stdin_reads: What descriptor 0 was in each process that read it.
         used_ring: A process set up io_uring, whose opens nobody sees.
+        unwatched: Functions called whose effects nobody sees, such as ``shmget``.
         agents: What the agent of each process wrote, by process number, in order.
         split: Very many plain reads, which are not among the records.
         torn: Records that were not finished, because their process was killed.
@@ -113,6 +114,7 @@ class PreloadLog:
     visitors: list[tuple[int, Any]] = field(default_factory=list)
     stdin_reads: set[tuple[int, int]] = field(default_factory=set)
     used_ring: bool = False
+    unwatched: set[str] = field(default_factory=set)
     agents: dict[int, bytearray] = field(default_factory=dict)
     split: SplitLog | None = None
     torn: int = 0
@@ -247,8 +249,10 @@ def _take_note(log: PreloadLog, kind: int, text: str) -> None:
         log.variables.add(text)
     elif kind == _WALK:
         log.walks.add(text)
-    elif kind == _RING:
+    elif kind == _RING and text == "io_uring":
         log.used_ring = True
+    elif kind == _RING:
+        log.unwatched.add(text)
 
 
 def _drop_start(log: PreloadLog, pid: int) -> None:

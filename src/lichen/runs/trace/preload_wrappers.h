@@ -33,6 +33,9 @@ WRAP_OPEN(open)
 WRAP_OPENAT(openat)
 #if defined(__GLIBC__)
 WRAP_OPEN(open64)
+int __open(const char *, int, ...), __open64(const char *, int, ...);
+WRAP_OPEN(__open)
+WRAP_OPEN(__open64)
 WRAP_OPENAT(openat64)
 int __open_2(const char *, int), __open64_2(const char *, int);
 int __openat_2(int, const char *, int), __openat64_2(int, const char *, int);
@@ -95,6 +98,8 @@ WRAP_FOPEN(fopen)
 WRAP_FREOPEN(freopen)
 #if defined(__GLIBC__)
 WRAP_FOPEN(fopen64)
+FILE *_IO_fopen(const char *, const char *);
+WRAP_FOPEN(_IO_fopen)
 WRAP_FREOPEN(freopen64)
 #endif
 
@@ -341,7 +346,56 @@ WRAP_TRUNCATE(truncate)
 WRAP_TRUNCATE(truncate64)
 #endif
 
+/* What cannot be watched: a second C library, and memory and queues that no file stands for. */
+static void note_unwatched(const char *what) {
+    uint64_t mark = mark_of('U', 0, 0, what);
+    if (head && !is_known(mark)) {
+        note('U', what, strlen(what));
+        remember(mark);
+    }
+}
+#if defined(__GLIBC__)
+NEXT(dlmopen)
+EXPORT void *dlmopen(Lmid_t space, const char *path, int mode) {
+    if (space != LM_ID_BASE)
+        note_unwatched("dlmopen");
+    return REAL(dlmopen)(space, path, mode);
+}
+#endif
+NEXT(shmget)
+EXPORT int shmget(key_t key, size_t size, int flags) {
+    if (key != IPC_PRIVATE)
+        note_unwatched("shmget");
+    return REAL(shmget)(key, size, flags);
+}
+NEXT(msgget)
+EXPORT int msgget(key_t key, int flags) {
+    if (key != IPC_PRIVATE)
+        note_unwatched("msgget");
+    return REAL(msgget)(key, flags);
+}
+NEXT(mq_open)
+EXPORT mqd_t mq_open(const char *name, int flags, ...) {
+    va_list list_;
+    va_start(list_, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(list_, mode_t) : 0;
+    struct mq_attr *attributes = flags & O_CREAT ? va_arg(list_, struct mq_attr *) : NULL;
+    va_end(list_);
+    note_unwatched("mq_open");
+    return REAL(mq_open)(name, flags, mode, attributes);
+}
+
 /* Start programs. */
+
+NEXT(posix_spawn_file_actions_addopen)
+EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t *actions, int descriptor, const char *path, int flags,
+                                            mode_t mode) {
+    if (may_write(flags))
+        before_write(AT_FDCWD, path, pack_flags(flags), NULL);
+    else
+        after_read(AT_FDCWD, path, -1, REAL(access)(path, F_OK) ? ENOENT : EACCES, NULL);
+    return REAL(posix_spawn_file_actions_addopen)(actions, descriptor, path, flags, mode);
+}
 
 NEXT(execve)
 EXPORT int execve(const char *path, char *const arguments[], char *const environment[]) {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import mmap
 import os
 import re
 import struct
@@ -22,6 +23,7 @@ __all__ = [
     "is_isolated",
     "is_written_script",
     "kind_of_program",
+    "takes_environment",
 ]
 
 ProgramKind = Literal["python", "shell", "native", "static", "unknown"]
@@ -138,6 +140,20 @@ def is_written_script(path: str) -> bool:
     if not text.startswith(b"#!"):
         return False
     return len(text) > _WRAPPER_BYTES_MAX or _WRAPPER.fullmatch(text) is None
+
+
+@functools.cache
+def takes_environment(path: str) -> bool:
+    """Say whether a native program or library takes hold of the environment as a whole: it asks for the symbol by name."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            if content[:4] != b"\x7fELF":
+                return False
+            return any(
+                content.find(name) >= 0 for name in (b"\0environ\0", b"\0__environ\0", b"\0_environ\0")
+            )
+    except (OSError, ValueError):
+        return False
 
 
 def is_isolated(argv: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ class _Observer:
             self._check_version_control(seen, name)
             if not project.is_read_for_good(seen.path):
                 return
-            kinds = {kind: access for kind, access in kinds.items() if kind in ("read", "absent")}
+            kinds = {kind: access for kind, access in kinds.items() if kind in ("read", "absent", "list")}
         if "read" in kinds or "exec" in kinds:
             first = kinds.get("read") or kinds["exec"]
             self.take_input(seen.path, name, first.stat, is_code=seen.path in sources)

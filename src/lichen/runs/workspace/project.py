@@ -24,8 +24,12 @@ __all__ = ["LEDGER_DIRECTORY", "PROJECT_MARK", "Project", "locate_ledger"]
 LEDGER_DIRECTORY = ".lichen"
 PROJECT_MARK = "{project}"
 _ROOT_SIGNS = (PROJECT_FILE, LEDGER_DIRECTORY, ".git", "pyproject.toml")
-_STATE_OF_CHECKOUT = re.compile(r"(.*/)?\.git/(HEAD|packed-refs|index|refs/.*)")
+_STATE_OF_CHECKOUT = re.compile(
+    r"(.*/)?\.git/((worktrees/[^/]+/)?(HEAD|index|refs(/.*)?)|packed-refs|reftable/.*)"
+)
 """Files of version control whose content a program can want to know, such as which commit is checked out."""
+_REFERENCES = re.compile(r"(.*/)?\.git/(worktrees/[^/]+/)?refs(/.*)?")
+"""Folders of version control whose names a program can want to know: branches and tags."""
 _VERSION_CONTROL = re.compile(r"(^|/)(\.git/(?!index(\.lock)?$)|\.hg/)")
 _ALWAYS_IGNORED = ("__pycache__/", f"{LEDGER_DIRECTORY}/", ".git/", ".hg/", ".ipynb_checkpoints/", "*.pyc")
 
@@ -124,6 +128,8 @@ class Project:
     def ignored_in(self, directory: str, names: Sequence[str]) -> set[str]:
         """Say which entries of a directory are left out: as :meth:`is_ignored` says of each, but quicker.
 
+        Branches and tags are left out only where the user says so: who lists them wants to know their names.
+
         Args:
             directory: Absolute path.
             names: Names of entries, without slashes.
@@ -134,7 +140,8 @@ class Project:
             relative = directory[len(self._prefix) :]
         else:
             relative = directory.lstrip("/")
-        return self._ignore.ignored_in(relative, names)
+        rules = self._chosen if _REFERENCES.fullmatch(relative) else self._ignore
+        return rules.ignored_in(relative, names)
 
     def names_in(self, directory: str, names: Sequence[str]) -> list[str]:
         """Return the manifest names of entries of a directory, as :meth:`name_of` gives each."""

@@ -9,7 +9,7 @@ The format of the log is described, and read, in ``agent_log.py`` of the tracer.
 """
 
 # Runs on Python 3.8, raises nothing, imports nothing it can do without.
-# ruff: noqa: PTH208, UP031
+# ruff: noqa: PTH208, SIM905, UP031
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, disallow-any-generics=False
 # mypy: no-warn-return-any, no-warn-unreachable, no-strict-optional, disable-error-code="import-not-found"
 
@@ -34,6 +34,15 @@ from lichen_agent_log import (
     open_flags,
 )
 
+PASSING = frozenset(
+    (
+        "open open64 __open __open64 openat openat64 creat creat64 fopen fopen64 _IO_fopen freopen freopen64 shm_open opendir "
+        "scandir glob ftw nftw stat stat64 lstat lstat64 fstatat fstatat64 statx access faccessat euidaccess eaccess readlink "
+        "readlinkat realpath canonicalize_file_name getenv secure_getenv __secure_getenv chdir rename renameat unlink unlinkat "
+        "remove mkdir mkdirat rmdir symlink link truncate syscall connect dlmopen shmget msgget mq_open"
+    ).split()
+)
+"""Functions of the C library by which files, variables and peers are found."""
 NAMES_MAX = 200_000  # in a listing that is taken down name by name
 OWN_FILES = tuple("lichen_agent%s.py" % part for part in ("", "_imports", "_log", "_looks", "_variables"))
 
@@ -87,6 +96,7 @@ class Agent:
             "socket.bind": self.on_bind,
             "sqlite3.connect": self.on_sqlite,
             "ctypes.dlopen": self.on_dlopen,
+            "ctypes.dlsym": self.on_dlsym,
             "builtins.input": self.on_input,
         }
 
@@ -183,6 +193,18 @@ class Agent:
         name = arguments[0]
         if name and not isinstance(name, int) and "/" in os.fsdecode(name):
             self.changed(name, posix.O_RDONLY)
+
+    def on_dlsym(self, arguments: tuple) -> None:
+        """A function that finds files is taken from the C library itself, where the preload library does not see it called."""
+        library, name = arguments
+        if name in ("environ", "__environ", "_environ"):
+            self.plain(b"W", repr(("", 0, 0)).encode("ascii"))
+        if name in PASSING and name not in self.imported:
+            native = sys.modules["_ctypes"]
+            own = native.dlsym(native.dlopen("libc.so.6", posix.RTLD_NOW), name)
+            if native.dlsym(library._handle, name) == own:
+                self.imported.add(name)
+                self.log.fail("unwatched-" + name)
 
     def changed(self, path, flags: int, directory_descriptor=None) -> None:
         """Write an open with its flags, once per path and flags."""

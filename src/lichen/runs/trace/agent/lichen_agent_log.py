@@ -164,12 +164,25 @@ def absolute(path, directory_descriptor=None) -> str | None:
             text = posix.readlink("/proc/self/fd/%d" % directory_descriptor) + "/" + text
         else:
             text = posix.getcwd() + "/" + text
+    if text.startswith("/proc/"):
+        text = outlasting(text)
     if ".." in text:
         head, dots, tail = text.rpartition("/..")
         if dots and (not tail or tail[0] == "/"):
             on_way[0](head)
             text = os.path.realpath(head + dots) + tail
     return text
+
+
+def outlasting(path) -> str:
+    """Name a path below a process's own directory, root or descriptor by one that means the same to others."""
+    parts = path.split("/")
+    kept = 5 if parts[3:4] == ["fd"] else 4
+    if parts[3:4] and parts[3] in ("cwd", "root", "fd") and (parts[kept:] or kept == 4):
+        base = posix.readlink("/".join(parts[:kept]))
+        if base.startswith("/"):
+            return "/".join((base.rstrip("/"), *parts[kept:])) or "/"
+    return path
 
 
 def open_flags(flags: int) -> int:
