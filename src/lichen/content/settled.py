@@ -22,8 +22,8 @@ __all__ = ["RACY_NS", "Settling"]
 RACY_NS = 2_000_000_000  # longer than a tick of any file system's clock; FAT's is two seconds
 _WRITTEN_BACK_SECONDS_MIN = 60
 _IN_MEMORY = frozenset(("tmpfs", "ramfs", "hugetlbfs", "devtmpfs"))
-_SPARED_COUNT_MAX = 32  # files changed lately that are hashed anew each time before processes are looked at
-_SPARED_BYTES_MAX = 8 * 2**20  # (= 8388608) likewise
+_SPARED_COUNT_MAX = 32
+_SPARED_BYTES_MAX = 8 * 2**20  # (= 8388608) bytes of files changed lately, likewise
 _TIME_MAX = 2**63
 
 
@@ -35,10 +35,17 @@ class Settling:
 
     Args:
         proc: The kernel's view of processes and settings.
+        spared_count_max: Files changed lately that are hashed anew each time before processes are looked at. Another number in
+            each process when None: what one leaves over then seldom makes the next one look again.
     """
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), spared_count_max: int | None = None) -> None:
         self._proc = proc
+        self._spared_count_max = (
+            _SPARED_COUNT_MAX - os.getpid() % (_SPARED_COUNT_MAX - 8)
+            if spared_count_max is None
+            else spared_count_max
+        )
         self._spared_count = 0
         self._spared_bytes = 0
         self._scanned_ns = 0
@@ -61,7 +68,7 @@ class Settling:
         if ctime >= self._scanned_ns - RACY_NS:
             self._spared_count += 1
             self._spared_bytes += size
-            if self._spared_count <= _SPARED_COUNT_MAX and self._spared_bytes <= _SPARED_BYTES_MAX:
+            if self._spared_count <= self._spared_count_max and self._spared_bytes <= _SPARED_BYTES_MAX:
                 return False
             self._mapped = self._mapped_inodes()
             self._scanned_ns = now_ns

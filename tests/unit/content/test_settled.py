@@ -73,7 +73,7 @@ def test_of_many_files_those_are_remembered_that_nobody_has_mapped(tmp_path: Pat
         "7f04-7f05 rw-p 00000000 fe:00 79                         /data/private\n"
         "7f06-7f07 rw-s 00000000 00:01 0                          /dev/zero (deleted)\n"
     )
-    settling = Settling(fake_proc(tmp_path, maps))
+    settling = Settling(fake_proc(tmp_path, maps), spared_count_max=32)
     changed = 10**18
     now = changed + 10 * SECOND
     early = [settling.is_settled((1, inode, 10, 0, changed), now) for inode in range(1000, 1000 + MANY)]
