@@ -181,7 +181,7 @@ def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, t
     assert "lichen config add reuse.trust ada" in offered.stderr
     bob.type("config", "set", "reuse.trust", "ada")
     undeclared = bob.type(*RUN, "--estimate", "--", "python", "train.py")
-    assert "the ledger has the answer" in undeclared.stderr
+    assert "--out metrics.json --out model.pkl" in undeclared.stderr
     bob.type(*RUN, "--out", "model.pkl", "--out", "metrics.json", "--", "python", "train.py")
     told = report(bob)
     assert (told["status"], told["author"], told["record"]) == ("hit", "ada", first["record"])
