@@ -50,7 +50,17 @@ def campaign(*words: str) -> dict[str, Any]:
         ("change_version", ("dist_appended_path", "user_site_installed")),
         ("remove_distribution", ("dist_editable",)),
         ("shadow_distribution", ("dist_plugins",)),
-        ("make_absent", ("dist_listed", "site_start", "namespace_package", "tool_on_path")),
+        (
+            "make_absent",
+            (
+                "dist_listed",
+                "site_start",
+                "namespace_package",
+                "tool_on_path",
+                "optional_part",
+                "git_branches",
+            ),
+        ),
         ("add_path_file", ("site_path_file",)),
         ("retarget_link", ("link_name", "link_native")),
         ("touch_something", ("times", "scanned_times", "newer_in_bash")),
