@@ -21,8 +21,8 @@ zeros, and keys are Ed25519 (types 0x01 for logs and 0x04 for witnesses); a key 
 from __future__ import annotations
 
 import datetime
+import math
 import re
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -168,13 +168,13 @@ class Policy:
 
         Args:
             note: The checkpoint. The log's own signature is not looked at here.
-            now_unix_seconds: The reader's clock; this machine's when None. A cosignature from more than a day ahead of it is
-                not counted: it would look fresh for as long as it is ahead.
+            now_unix_seconds: The reader's clock. A cosignature from more than a day ahead of it is not counted: it would look fresh
+                for as long as it is ahead. None counts cosignatures of any time.
 
         Raises:
             VerificationError: A line names a witness of this policy, and its cosignature does not hold.
         """
-        latest = (int(time.time()) if now_unix_seconds is None else now_unix_seconds) + AHEAD_SECONDS_MAX
+        latest = math.inf if now_unix_seconds is None else now_unix_seconds + AHEAD_SECONDS_MAX
         said = {witness.name: _cosigned_at(note, witness.key) for witness in self.witnesses}
         times = {
             name: max((each for each in found if each <= latest), default=None)

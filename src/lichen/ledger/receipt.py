@@ -120,7 +120,7 @@ def verify_receipt(
         author: Key the entry must have been signed with; None to use the key in the receipt, if there is one.
         policy: Which witnesses must have cosigned the checkpoint, and by which log keys it may be signed when the policy
             lists logs; None to ask for none.
-        now_unix_seconds: The reader's clock, for the times of cosignatures; this machine's when None.
+        now_unix_seconds: The reader's clock: cosignatures from more than a day ahead do not count; None counts them all.
 
     Returns:
         What the receipt shows.

@@ -214,7 +214,7 @@ def test_looking_at_an_open_ledger_takes_no_lock_from_it(site, ledger):
 def test_a_file_counts_as_open_until_the_last_of_those_who_have_it_open_is_gone(tmp_path):
     path = tmp_path / "file"
     path.write_text("x")
-    looked = []
+    looked: list[object] = []
     first, second = OpenFile(path, looked.append), OpenFile(path, looked.append)
     assert looked == [path]
     first.close()

@@ -282,7 +282,7 @@ class LogWithNewKey(FakeLedger):
 
 
 def test_while_the_logs_new_key_is_not_to_be_had_nothing_is_taken_and_then_all_goes_on() -> None:
-    renewed, keys = FakeLedger(), []
+    renewed, keys = FakeLedger(), list[str]()
     renewed.gate.set()
 
     def reopen() -> FakeLedger:
@@ -312,14 +312,18 @@ def test_what_came_together_is_queued_together_or_not_at_all() -> None:
 
     async def scenario() -> None:
         committer = Committer(ledger, 5, asyncio.get_running_loop())
+
+        def waiting() -> int:
+            return committer.waiting_count
+
         first = committer.submit(entry(0), wants_receipt=False)
-        while committer.waiting_count:
+        while waiting():
             await asyncio.sleep(0.001)
         assert committer.submit_many([], wants_seal=True) == []
         answers = committer.submit_many([entry(number) for number in range(1, 4)], wants_seal=True)
         with pytest.raises(Problem):
             committer.submit_many([entry(number) for number in range(4, 7)], wants_seal=True)
-        assert committer.waiting_count == 3
+        assert waiting() == 3
         ledger.gate.set()
         assert [each.index for each in await asyncio.gather(first, *answers)] == [0, 1, 2, 3]
         await asyncio.to_thread(committer.close)

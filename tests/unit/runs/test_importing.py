@@ -146,7 +146,7 @@ def test_importing_again_changes_nothing(solo: Clinic, team: Opened):
 
 def test_an_interrupted_import_is_completed(solo: Clinic, team: Opened, monkeypatch: pytest.MonkeyPatch):
     target = team("private")
-    real, counts = type(target.ledger).append_all_signed, []
+    real, counts = type(target.ledger).append_all_signed, list[int]()
 
     def failing(self, statements, key, **options):
         if counts:

@@ -233,8 +233,12 @@ def test_two_processes_do_not_flush_at_once(spool: Spool) -> None:
     spool.add(b"record")
     inner: list[int] = []
 
+    def reached(records: Sequence[bytes]) -> list[None]:
+        inner.append(-1)
+        return [None] * len(records)
+
     def append(records: Sequence[bytes]) -> list[None]:
-        inner.append(spool.flush(lambda _: [inner.append(-1)]))
+        inner.append(spool.flush(reached))
         return [None] * len(records)
 
     assert spool.flush(append) == 1

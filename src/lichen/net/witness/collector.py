@@ -107,7 +107,7 @@ def collect_cosignatures(
 
     def ask(witness: Witness) -> WitnessAnswer:
         name = shown(witness.name)
-        for each in policy.judge(kept).cosigners:
+        for each in policy.judge(kept, int(time.time())).cosigners:
             if each.key == witness.key:
                 return WitnessAnswer(name, witness.url, each.time_unix_seconds)
         try:
@@ -125,7 +125,7 @@ def collect_cosignatures(
 
     with ThreadPoolExecutor(max(1, min(THREAD_COUNT_MAX, len(policy.witnesses)))) as threads:
         answers = tuple(threads.map(ask, policy.witnesses))
-    quorum = policy.judge(cosigned.read(checkpoint.tree_size) or signed)
+    quorum = policy.judge(cosigned.read(checkpoint.tree_size) or signed, int(time.time()))
     if quorum.is_reached:
         cosigned.prune(policy)
     return Collected(checkpoint.tree_size, answers, quorum)

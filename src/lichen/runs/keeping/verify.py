@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,10 +151,9 @@ def verify_receipts(
             "no key to check the receipt against",
             remedy="Give the log's public key with --log-key did:key:…, or a ledger with --ledger DIR.",
         )
+    now = int(time.time()) if now_unix_seconds is None else now_unix_seconds
     return [
-        _report(
-            verify_receipt(receipt, key, origin, policy=policy, now_unix_seconds=now_unix_seconds), source
-        )
+        _report(verify_receipt(receipt, key, origin, policy=policy, now_unix_seconds=now), source)
         for receipt in receipts
     ]
 
