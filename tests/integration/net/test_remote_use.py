@@ -127,6 +127,7 @@ def test_a_member_rotates_the_key_that_reads(pair: tuple[Server, Colleague, Coll
     alice.type("key", "rotate")
     assert json.loads(alice.type("key", "show", "--json").stdout) != first
     assert alice.run()["status"] == "trained"
+    await_publication()
     assert bob.run()["status"] == "hit"
 
 
