@@ -159,6 +159,7 @@ def test_everything_that_is_published_takes_its_artefacts_along(
         alice.type("publish", "data", "dataset", "--title", "measurements", "--json").stdout
     )
     alice.type("publish", "model", "data.csv", "--title", "a model")
+    await_publication()
     bob.type("get", str(published["index"]), "--output", "copy-of-dataset")
     assert (bob.directory / "copy-of-dataset" / "b.csv").read_text() == "b.csv" * 100
     bob.type("flag", str(published["index"]), "--error", "wrong unit")
