@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Outcome:
         told_by: The same by writer, in the order in which each was told.
         kill_count: Writers that were killed.
         failure_count: Writers that ended by themselves though they should not have.
+        complaints: What those said.
         seconds: Wall time.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     told_by: list[list[int]] = field(default_factory=list)
     kill_count: int = 0
     failure_count: int = 0
+    complaints: str = ""
     seconds: float = 0.0
 
 
@@ -73,7 +75,7 @@ def run(root: Path, **options: int) -> Outcome:
     )
     if done.returncode:
         raise RuntimeError(f"the writers ended with status {done.returncode}:\n{done.stderr}")
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    return replace(Outcome(**json.loads(done.stdout.splitlines()[-1])), complaints=done.stderr)
 
 
 def check(site: Site, outcome: Outcome) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lichen.ledger.high_water import HighWater
 def test_sixty_kills_under_four_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     site = Site(tmp_path)
     outcome = writers.run(tmp_path, writers=4, kills=60, seed=20)
-    assert (outcome.kill_count, outcome.failure_count) == (60, 0)
+    assert (outcome.kill_count, outcome.failure_count) == (60, 0), outcome.complaints
     found = writers.check(site, outcome)
     assert found["acknowledged"] > 60
     assert (found["lost"], found["twice"], found["problem"]) == (0, 0, None)
