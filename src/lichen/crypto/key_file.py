@@ -19,7 +19,7 @@ from pathlib import Path
 from lichen.crypto.keys import SigningKey
 from lichen.errors import KeyFileError, StorageError
 
-__all__ = ["read_key", "write_key"]
+__all__ = ["key_at", "read_key", "write_key"]
 
 _MAGIC = "LICHEN-ED25519-SECRET-KEY-1"
 _SIZE_BYTES = len(_MAGIC) + 1 + 43 + 1
@@ -58,6 +58,20 @@ def write_key(path: Path, key: SigningKey) -> None:
         with suppress(OSError):
             path.unlink()
         raise StorageError(f"cannot write key file {path}: {error.strerror}") from error
+
+
+def key_at(path: Path) -> SigningKey:
+    """Return the key in a file, or a new one that is written there: what was interrupted goes on with the same key.
+
+    Raises:
+        KeyFileError: There is a file, and no key that may be used.
+        StorageError: The new one cannot be written.
+    """
+    if Path(path).exists():
+        return read_key(path)
+    key = SigningKey.generate()
+    write_key(path, key)
+    return key
 
 
 def read_key(path: Path) -> SigningKey:

@@ -54,6 +54,8 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
         StorageError: The new key cannot be written, or cannot take the old one's place.
         Rejected: The key in use no longer speaks for the member.
     """
+    from lichen.crypto.key_file import key_at
+
     identity = workspace.identity
     path = identity.path
     earlier = _key_known_here(workspace)
@@ -63,7 +65,7 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
         return Rotated(told, public.did_key, path, earlier[0])
     waiting = path.with_name(path.name + ".next")
     retired = path.with_name(f"{path.name}.{identity.key.public.key_id.hex()[:8]}.retired")
-    key = _waiting_key(waiting)
+    key = key_at(waiting)
     index = None
     if not _speaks_for(workspace, key, identity.member):
         index = member_action(workspace, "rotate", identity.member, key=key.public)
@@ -90,18 +92,6 @@ def _key_known_here(workspace: Workspace) -> tuple[Path, SigningKey] | None:
         if path.suffix == ".retired" and _speaks_for(workspace, key, identity.member):
             return path, key
     return None
-
-
-def _waiting_key(path: Path) -> SigningKey:
-    """Return the key an interrupted rotation left behind, or a new one, written."""
-    from lichen.crypto.key_file import read_key, write_key
-    from lichen.crypto.keys import SigningKey
-
-    if path.exists():
-        return read_key(path)
-    key = SigningKey.generate()
-    write_key(path, key)
-    return key
 
 
 def _speaks_for(workspace: Workspace, key: SigningKey, member: str) -> bool:

@@ -76,7 +76,7 @@ def succeed_log_key(workspace: Workspace, proposal: Path | None = None) -> LogSu
         UsageError: The proposal is for another ledger, or for a key that is not here.
         StorageError: A key cannot be written, or cannot take the old one's place.
     """
-    from lichen.crypto.key_file import read_key
+    from lichen.crypto.key_file import key_at, read_key
     from lichen.crypto.note import NoteKey
 
     directory, ledger = workspace.directory, workspace.ledger
@@ -85,7 +85,7 @@ def succeed_log_key(workspace: Workspace, proposal: Path | None = None) -> LogSu
             f"{directory / LOG_KEY_FILE} is missing",
             remedy="Do this where the ledger was made, or where its log key was put.",
         )
-    old, new = read_key(directory / LOG_KEY_FILE), _waiting_key(directory / NEXT_FILE)
+    old, new = read_key(directory / LOG_KEY_FILE), key_at(directory / NEXT_FILE)
     path = proposal or directory / PROPOSAL_FILE
     if proposal is not None or path.exists():
         said = _read(path, ledger.id)
@@ -194,18 +194,6 @@ def _take_place(directory: Path, old: SigningKey) -> Path:
             remedy="Put that right; the next command that opens the ledger for writing finishes it.",
         ) from error
     return retired
-
-
-def _waiting_key(path: Path) -> SigningKey:
-    """Return the key that waits already, or a new one, written."""
-    from lichen.crypto.key_file import read_key, write_key
-    from lichen.crypto.keys import SigningKey
-
-    if path.exists():
-        return read_key(path)
-    key = SigningKey.generate()
-    write_key(path, key)
-    return key
 
 
 def _without(said: Succession, identity: Identity) -> Succession:
