@@ -32,7 +32,12 @@ print("trained")
 
 
 class Colleague:
-    """Somebody with a home, a checkout and a terminal of their own; the ledger is known by its address only."""
+    """Somebody with a home, a checkout and a terminal of their own; the ledger is known by its address only.
+
+    Who types after somebody else waits until what that one did is published.
+    """
+
+    last_to_type = ""
 
     def __init__(self, root: Path, team: Team, name: str, url: str) -> None:
         self.home, self.directory, self.name, self.url = root / f"home-{name}", root / name, name, url
@@ -46,6 +51,9 @@ class Colleague:
         (self.home / "config.toml").write_text(f'[reuse]\ntrust = ["{trusted}@{team.id}"]\n')
 
     def type(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        if Colleague.last_to_type not in ("", self.name):
+            await_publication()
+        Colleague.last_to_type = self.name
         done = subprocess.run(
             [sys.executable, "-m", "lichen", *words],
             cwd=self.directory,
@@ -127,7 +135,6 @@ def test_a_member_rotates_the_key_that_reads(pair: tuple[Server, Colleague, Coll
     alice.type("key", "rotate")
     assert json.loads(alice.type("key", "show", "--json").stdout) != first
     assert alice.run()["status"] == "trained"
-    await_publication()
     assert bob.run()["status"] == "hit"
 
 
@@ -159,7 +166,6 @@ def test_everything_that_is_published_takes_its_artefacts_along(
         alice.type("publish", "data", "dataset", "--title", "measurements", "--json").stdout
     )
     alice.type("publish", "model", "data.csv", "--title", "a model")
-    await_publication()
     bob.type("get", str(published["index"]), "--output", "copy-of-dataset")
     assert (bob.directory / "copy-of-dataset" / "b.csv").read_text() == "b.csv" * 100
     bob.type("flag", str(published["index"]), "--error", "wrong unit")
@@ -274,6 +280,7 @@ def test_the_python_interface_uses_a_served_ledger_too(
         "with lichen.open(os.environ['LICHEN_LEDGER']) as ledger:\n"
         "    print(ledger.size, ledger.show('@last')['status'], len(lichen.find()))\n"
     )
+    await_publication()
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=bob.directory,

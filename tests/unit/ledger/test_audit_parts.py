@@ -208,13 +208,11 @@ class TestGoingOn:
         filled.close()
         assert audited(site, keep).is_sound
         with sqlite3.connect(site.path, isolation_level=None) as connection:
-            (index,) = connection.execute(
-                "SELECT idx FROM entries WHERE checkpoint IS NOT NULL AND idx > 1 LIMIT 1"
+            index, checkpoint = connection.execute(
+                "SELECT idx, checkpoint FROM entries WHERE checkpoint IS NOT NULL AND idx > 1 LIMIT 1"
             ).fetchone()
-            connection.execute(
-                "UPDATE entries SET checkpoint=CAST(substr(checkpoint, 1, 95) || x'00' AS BLOB) WHERE idx=?",
-                (index,),
-            )
+            changed = checkpoint[:-1] + bytes([checkpoint[-1] ^ 1])
+            connection.execute("UPDATE entries SET checkpoint=? WHERE idx=?", (changed, index))
         connection.close()
         assert audited(site, keep).problem.index == index
 
