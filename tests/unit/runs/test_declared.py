@@ -122,6 +122,13 @@ def test_an_output_declared_later_must_have_been_made_or_declared_then(clinic: C
     assert "declared as an output" in answer.difference.describe()
 
 
+def test_a_folder_declared_as_output_is_known_by_what_was_made_in_it(clinic: Clinic) -> None:
+    clinic.run(writes={"model/forest.bin": "w"})
+    assert asked(clinic, told(clinic, outputs=[clinic.path("model")])).kind == "hit"
+    assert asked(clinic, told(clinic, outputs=[str(clinic.root)])).kind == "hit"
+    assert asked(clinic, told(clinic, outputs=[clinic.path("mod")])).kind == "miss"
+
+
 def test_an_output_folder_declared_alike_is_answered(clinic: Clinic) -> None:
     around = told(clinic, outputs=[clinic.path("out")])
     done = clinic.run(writes={"out/model.bin": "w"}, surroundings=around)

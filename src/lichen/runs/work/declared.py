@@ -128,6 +128,14 @@ def _gap_of_rules(project: Project, manifest: Manifest) -> Gap | None:
     return None
 
 
+def _is_made(manifest: Manifest, name: str) -> bool:
+    """Say whether a run made a file, a directory, or something in a directory: what it wrote there it was seen to write."""
+    below = f"{name}/"
+    if any(output.name == name or output.name.startswith(below) for output in manifest.outputs):
+        return True
+    return any(made == name or made.startswith(below) for made in manifest.directories)
+
+
 def _gap_of_names(surroundings: Surroundings, manifest: Manifest) -> Gap | None:
     declared, project = surroundings.declared, surroundings.project
     for name in declared.variables:
@@ -136,7 +144,7 @@ def _gap_of_names(surroundings: Surroundings, manifest: Manifest) -> Gap | None:
             return Gap("declared", name, "variable")
     for path in declared.outputs:
         name = project.name_of(path)
-        if name not in manifest.declared_outputs and all(name != output.name for output in manifest.outputs):
+        if name not in manifest.declared_outputs and not _is_made(manifest, name):
             return Gap("declared", name, "output")
     made: Collection[str] | None = None
     for kind, path in declared_entries(surroundings, (*declared.data, *declared.code)):
