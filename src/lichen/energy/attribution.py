@@ -308,13 +308,16 @@ class SelfAccount:
         mean_rss = (
             None if now is None or self._rss_start is None else (now.resident_bytes + self._rss_start) / 2
         )
+        # The kernel adds up the mark and the present size at different times, from counters that lag: the mark may
+        # read less than a size that was seen.
+        seen = max(self._rss_start or 0, now.resident_bytes if now is not None else 0)
         pairs = ((own, self._start), (waited, self._children_start))
         return TreeUsage(
             cpu_seconds=cpu,
             cpu_seconds_low=cpu,
             cpu_seconds_high=cpu + len(alive) * 2 * TICK_SECONDS,
             process_count=1 + len(alive),
-            peak_rss_bytes=max(own.ru_maxrss, waited.ru_maxrss) * _RSS_UNIT_BYTES,
+            peak_rss_bytes=max(max(own.ru_maxrss, waited.ru_maxrss) * _RSS_UNIT_BYTES, seen),
             mean_rss_bytes=mean_rss,
             read_bytes=sum(end.ru_inblock - start.ru_inblock for end, start in pairs) * _BLOCK_BYTES,
             write_bytes=sum(end.ru_oublock - start.ru_oublock for end, start in pairs) * _BLOCK_BYTES,
