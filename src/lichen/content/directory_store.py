@@ -23,7 +23,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -162,6 +162,17 @@ class DirectoryStore:
 
         Raises:
             LichenError: It cannot be brought here.
+        """
+
+    def bring_all(self, cids: Sequence[Cid], size_bytes: int) -> None:
+        """Have several small artefacts here that will be read one after another; see `bring`.
+
+        Args:
+            cids: Their names; those that cannot be brought are left out.
+            size_bytes: The most that any of them may have.
+
+        Raises:
+            LichenError: None of the rest can be brought here.
         """
 
     def size(self, cid: Cid) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lichen.errors import KeyFileError, NotFoundError
-from lichen.runs.reuse.local_index import LocalIndex
+from lichen.runs.reuse.local_index import LocalIndex, Row
 from lichen.runs.work.manifest import Manifest, Output
 
 if TYPE_CHECKING:
@@ -36,9 +36,14 @@ class Log:
         self.manifests = list(manifests)
         self.loaded = 0
 
-    def runs(self, start: int) -> Iterator[tuple[int, bytes, bytes, str]]:
-        for index in range(start, len(self.manifests)):
-            yield index, COMMAND, FAMILY, f"bcid{index}"
+    def at(self, indexes: Sequence[int]) -> list[Row]:
+        return [(index, COMMAND, FAMILY, f"bcid{index}") for index in indexes if index < len(self.manifests)]
+
+    def of_command(self, command: bytes, start: int) -> list[Row]:
+        return self.at(range(start, len(self.manifests))) if command == COMMAND else []
+
+    def of_family(self, family: bytes, limit: int) -> list[Row]:
+        return self.at(range(len(self.manifests)))[::-1][:limit] if family == FAMILY else []
 
     def load(self, cid: str) -> Manifest:
         self.loaded += 1
@@ -53,7 +58,7 @@ def opened(path: Path, log: Log | None = None, ledger: str = LEDGER) -> Iterator
     index = LocalIndex(path, ledger)
     try:
         if log is not None:
-            index.catch_up(log.runs, log.load)
+            index.attach(log, log.load)
         yield index
     finally:
         index.close()
@@ -119,20 +124,38 @@ def test_without_the_group_key_nothing_is_taken_in_and_nothing_is_missed(path: P
         return log.load(cid)
 
     with opened(path) as index:
-        index.catch_up(log.runs, load)
+        index.attach(log, load)
         assert index.shapes(COMMAND, 9) == [(0, "bcid0")]
     is_there = True
     with opened(path) as index:
-        index.catch_up(log.runs, load)
+        index.attach(log, load)
         assert index.shapes(COMMAND, 9) == [(2, "bcid2"), (1, "bcid1"), (0, "bcid0")]
 
 
 def test_manifests_that_never_come_are_not_asked_for_again_and_again(path: Path) -> None:
     log = Log(*[None] * 500)
     for _ in range(20):
-        with opened(path, log):
-            pass
-    assert log.loaded < 500 + 20 * 100
+        with opened(path, log) as index:
+            assert index.shapes(COMMAND, 9) == []
+    assert 500 <= log.loaded < 500 + 20 * 100
+
+
+def test_a_question_reads_only_the_manifests_that_it_takes(path: Path) -> None:
+    """What other requests read is of no use for this one, and of a script's runs only the latest are compared."""
+    log = Log(*(manifest("a", depth=str(number)) for number in range(50)))
+    brought: list[list[str]] = []
+    with opened(path) as index:
+        index.attach(log, log.load, lambda cids: brought.append(list(cids)))
+        assert index.shapes(b"another request", 9) == []
+        assert index.family(b"another script", 9) == []
+        assert log.loaded == 0
+        assert len(index.family(FAMILY, 5)) == log.loaded == 5
+        index.take_in([3, 4, 49, 77])
+        assert log.loaded == 7
+        assert index.shapes(COMMAND, 9) == [(49, "bcid49")]
+        assert log.loaded == 50
+    sizes = [len(cids) for cids in brought]
+    assert sizes == [5, 2, 43], "what is read for one question is asked for together, and only once"
 
 
 def overwrite(path: Path, where: float, content: bytes) -> None:
@@ -147,8 +170,8 @@ def overwrite(path: Path, where: float, content: bytes) -> None:
 )
 def test_a_damaged_index_is_made_again(path: Path, harm: str) -> None:
     log = Log(*(manifest(f"file-{number}", depth=str(number)) for number in range(300)))
-    with opened(path, log):
-        pass
+    with opened(path, log) as index:
+        assert len(index.shapes(COMMAND, 999)) == 300
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if harm == "newer":
@@ -202,14 +225,14 @@ def test_a_place_that_cannot_be_written_costs_time_and_no_answer(path: Path, obs
 
 def test_an_index_that_somebody_else_keeps_locked_is_read_into_memory(path: Path) -> None:
     log = Log(manifest("a"))
-    with opened(path, log):
-        pass
+    with opened(path, log) as index:
+        assert len(index.shapes(COMMAND, 9)) == 1
     log.manifests.append(manifest("b"))
     locked = sqlite3.connect(path, isolation_level=None)
     locked.execute("BEGIN IMMEDIATE")
     with opened(path) as index:
         index._connection.execute("PRAGMA busy_timeout = 10")  # the real patience is half a minute
-        index.catch_up(log.runs, log.load)
+        index.attach(log, log.load)
         assert index.shapes(COMMAND, 9) == [(1, "bcid1"), (0, "bcid0")]
     locked.close()
 
@@ -217,8 +240,8 @@ def test_an_index_that_somebody_else_keeps_locked_is_read_into_memory(path: Path
 def test_processes_that_catch_up_side_by_side_end_up_with_the_same(path: Path) -> None:
     log = Log(manifest("a"), manifest("b"))
     with opened(path) as one, opened(path) as other:
-        one.catch_up(log.runs, log.load)
-        other.catch_up(log.runs, log.load)
+        one.attach(log, log.load)
+        other.attach(log, log.load)
         assert one.shapes(COMMAND, 9) == other.shapes(COMMAND, 9) == [(1, "bcid1"), (0, "bcid0")]
 
 
@@ -235,6 +258,7 @@ def test_damage_while_a_workspace_is_open_does_not_reach_the_look_up(clinic: Cli
 def test_a_run_taken_in_when_it_was_recorded_is_not_read_back(path: Path) -> None:
     log = Log(manifest("a"))
     with opened(path, log) as index:
+        assert index.shapes(COMMAND, 9) == [(0, "bcid0")]
         log.manifests.append(manifest("b"))
         index.add(1, COMMAND, FAMILY, "bcid1", manifest("b"))
     log.loaded = 0

@@ -9,11 +9,21 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from lichen.errors import EncodingError, LichenError, NotFoundError, Rejected, RemoteProtocolError, UsageError
+from lichen.content.unixfs import hash_bytes
+from lichen.errors import (
+    EncodingError,
+    LichenError,
+    NotFoundError,
+    Rejected,
+    RemoteProtocolError,
+    UsageError,
+    VerificationError,
+)
 from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH
 from lichen.net.remote.connection import Body, Connection, Reply, meaning_of, raise_for
 from lichen.net.signed_request import sign_request
 from lichen.net.tile_paths import BUNDLE_BYTES_MAX, TilePath, pack_bundle, unpack_bundle
+from lichen.net.together import TOGETHER_BYTES_MAX, unpack_artefacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -285,6 +295,34 @@ class RemoteLog:
             f"{self.url} sends more than {size_bytes_max:,} bytes as {cid}",
             remedy="Nothing of it was kept. Where only a CID was named, name the entry instead: its record states the size.",
         )
+
+    def fetch_artefacts(self, cids: Sequence[Cid]) -> list[bytes | None]:
+        """Fetch several small artefacts in one request.
+
+        Args:
+            cids: Their names, at most `TOGETHER_COUNT_MAX`.
+
+        Returns:
+            The first of them, at least one, in order; None for each that the server does not hold or give this way.
+
+        Raises:
+            NotFoundError: The server gives artefacts only one by one.
+            VerificationError: It sent something else.
+            RemoteProtocolError: The answer makes no sense.
+        """
+        path = "/artefacts/" + ".".join(str(cid) for cid in cids)
+        try:
+            given = unpack_artefacts(self._read(path, TOGETHER_BYTES_MAX).body, len(cids))
+        except EncodingError as error:
+            raise RemoteProtocolError(f"{self.url}: {error.message}") from error
+        for cid, data in zip(cids, given, strict=False):
+            if data is not None and (calculated := hash_bytes(data).cid) != cid:
+                raise VerificationError(
+                    f"{self.url} sent other bytes than {cid} names",
+                    expected=str(cid),
+                    calculated=str(calculated),
+                )
+        return given
 
     def put_artefact(self, cid: Cid, store: DirectoryStore) -> None:
         """Let the server keep an artefact; nothing is sent when it does already.

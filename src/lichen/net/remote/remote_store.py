@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lichen.content.directory_store import DirectoryStore
 from lichen.content.store import READ_SIZE_MAX, Fetched
-from lichen.errors import LichenError
+from lichen.errors import LichenError, NotFoundError
+from lichen.net.together import TOGETHER_COUNT_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lichen.content.cid import Cid
     from lichen.content.files import StrPath
     from lichen.content.unixfs import Progress
@@ -82,3 +85,18 @@ class RemoteStore(DirectoryStore):
         """See `DirectoryStore.bring`."""
         if not self.keeps(cid):
             self._remote.fetch_artefact(cid, self, size_bytes)
+
+    def bring_all(self, cids: Sequence[Cid], size_bytes: int) -> None:
+        """See `DirectoryStore.bring_all`. A server that gives them only one by one is asked when each is read."""
+        missing = [cid for cid in dict.fromkeys(cids) if not self.keeps(cid)]
+        while len(missing) > 1:
+            try:
+                given = self._remote.fetch_artefacts(missing[:TOGETHER_COUNT_MAX])
+            except NotFoundError:
+                return
+            for data in given:
+                if data is not None and len(data) <= size_bytes:
+                    self.put_bytes(
+                        data, durable=False
+                    )  # what a power cut harms is found harmed, and fetched again
+            missing = missing[len(given) :]

@@ -16,16 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from lichen.content.cid import Cid
-from lichen.errors import EncodingError
+from lichen.errors import EncodingError, NotFoundError, VerificationError
 from lichen.net.server.limits import too_large
 from lichen.net.server.problem import Problem
+from lichen.net.together import TOGETHER_BYTES_MAX, TOGETHER_COUNT_MAX, pack_artefacts
 
 if TYPE_CHECKING:
     from starlette.types import Receive
 
     from lichen.net.server.service import Service
 
-__all__ = ["get_artefact", "put_artefact"]
+__all__ = ["get_artefact", "get_artefacts", "put_artefact"]
 
 _PIECE_BYTES: Final = 2**18  # (= 262144)
 
@@ -51,6 +52,29 @@ def get_artefact(service: Service, request: Request) -> Response:
     return StreamingResponse(_pieces(service, service.store.open(cid)), headers=headers)
 
 
+def get_artefacts(service: Service, request: Request) -> Response:
+    """Give several small artefacts in one answer, every byte of them verified; see `lichen.net.together`."""
+    texts = request.path_params["cids"].split(".", TOGETHER_COUNT_MAX)
+    if len(texts) > TOGETHER_COUNT_MAX:
+        raise Problem(400, "too-many", f"at most {TOGETHER_COUNT_MAX} artefacts are given in one answer")
+    cids = [_parsed(text) for text in texts]
+    body = pack_artefacts(_small(service, cid) for cid in cids)
+    if request.method != "HEAD":
+        service.metrics.moved("out", len(body))
+    return Response(
+        body, media_type="application/octet-stream",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )  # fmt: skip
+
+
+def _small(service: Service, cid: Cid) -> bytes | None:
+    """Read an artefact that fits into an answer with others; None when it does not, is not held, or is damaged."""
+    with contextlib.suppress(NotFoundError, VerificationError):
+        if service.store.size(cid) <= TOGETHER_BYTES_MAX:
+            return service.store.read_bytes(cid, TOGETHER_BYTES_MAX)
+    return None
+
+
 async def put_artefact(service: Service, request: Request) -> Response:
     """Take an artefact from a member."""
     cid = _cid(request)
@@ -70,8 +94,12 @@ async def put_artefact(service: Service, request: Request) -> Response:
 
 
 def _cid(request: Request) -> Cid:
+    return _parsed(request.path_params["cid"])
+
+
+def _parsed(text: str) -> Cid:
     try:
-        return Cid.parse(request.path_params["cid"])
+        return Cid.parse(text)
     except EncodingError as error:
         raise Problem(404, "not-found", error.message, remedy=error.remedy) from error
 

@@ -60,6 +60,10 @@ _SIZE = ({"type": "integer", "minimum": 1}, "tree size of a checkpoint")
 _CONTRACT = ({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}$"}, "contract that owns the key")
 _KEY = ({"type": "string", "pattern": "^(?:[0-9a-f]{2}){1,1024}$"}, "key, in hexadecimal")
 _CID = ({"type": "string", "pattern": "^b[a-z2-7]{58}$"}, "CIDv1 of the artefact")
+_CIDS = (
+    {"type": "string", "pattern": "^b[a-z2-7]{58}(\\.b[a-z2-7]{58}){0,63}$"},
+    "CIDs of the artefacts, with points between",
+)
 _NUMBER = "<number>[.p/<width>], the number in groups of three digits as C2SP tlog-tiles writes it"
 _TILE = ({"type": "string"}, f"<level>/ or entries/, then {_NUMBER}")
 _BUNDLE = ({"type": "string"}, _NUMBER)
@@ -79,6 +83,7 @@ OPERATIONS: Final = (
     Operation("GET", "/state/{contract}/{key}", "What the newest published state says about a key, with the proof.", "read", {200: ("C2SP tlog-proof.", _TEXT), **_SAME, **_GONE}, reading.state, {"contract": _CONTRACT, "key": _KEY}),
     Operation("GET", "/state-at/{size}/{contract}/{key}", "The same as the seal behind one checkpoint left it; the last 16 are kept.", "read", {200: ("C2SP tlog-proof.", _TEXT), **_SAME, **_GONE}, reading.state_at, {"size": _SIZE, "contract": _CONTRACT, "key": _KEY}),
     Operation("GET", "/artefact/{cid}", "An artefact, verified.", "read", {200: ("Its bytes.", _BYTES), **_SAME, **_GONE}, artefacts.get_artefact, {"cid": _CID}),
+    Operation("GET", "/artefacts/{cids}", "Several small artefacts in one answer, verified; those after the first may be left for another request.", "read", {200: ("For each its size, 4 bytes, and its bytes; ff ff ff ff for one that is not held or too large.", _BYTES)}, artefacts.get_artefacts, {"cids": _CIDS}),
     Operation("PUT", "/artefact/{cid}", "Keep an artefact.", "member", {200: ("It was kept already.", None), 201: ("It is kept, durably.", None), 422: ("The bytes have another CID.", "problem")}, artefacts.put_artefact, {"cid": _CID}, body={_BYTES: {}}, is_slow=True),
     Operation(
         "POST", "/records", "Submit a signed record; the same payload again gets the same answer.", "record",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ _RUN_COLUMNS = (
 )
 
 
+_KNOWN_TOGETHER = 64  # runs whose manifests are asked for at a time
 _KINDS = ("run", "data", "model", "evaluation")
 
 
@@ -238,7 +240,7 @@ def _find_runs(workspace: Workspace, query: Query) -> list[Found]:
         sql += " LIMIT ?"
         values.append(query.limit)
     found: list[Found] = []
-    for row in connection.execute(sql, values):
+    for row in _known_beforehand(workspace, connection.execute(sql, values)):
         item = _found_run(workspace, row)
         if query.metric is not None and not query.metric.admits(
             item.metrics.get(query.metric.name, float("nan"))
@@ -252,6 +254,13 @@ def _find_runs(workspace: Workspace, query: Query) -> list[Found]:
         if len(found) >= query.limit and query.order != "metric":
             break
     return found
+
+
+def _known_beforehand(workspace: Workspace, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of runs, some at a time, whose manifests are brought here together."""
+    while some := list(itertools.islice(rows, _KNOWN_TOGETHER)):
+        workspace.index.take_in([int(row[0]) for row in some])
+        yield from some
 
 
 def _found_run(workspace: Workspace, row: tuple[Any, ...]) -> Found:

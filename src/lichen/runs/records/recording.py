@@ -78,10 +78,6 @@ def write_down(
     said = run_statement(workspace, manifest, manifest_cid, manifest_sha256, facts)
     if request.show_record:
         narrator.record_shown(json.dumps(json.loads(said.to_bytes()), indent=2, ensure_ascii=False))
-    with contextlib.suppress(LichenError):
-        _ = (
-            workspace.index
-        )  # caught up now, so that this run is the next one and its manifest is not read back
     try:
         if kept:
             raise StorageError("the store cannot be written")

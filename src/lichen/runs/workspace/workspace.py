@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lichen.errors import KeyFileError, LichenError, NotALedgerError, StorageError
+from lichen.errors import EncodingError, KeyFileError, LichenError, NotALedgerError, StorageError
 from lichen.runs.reuse.local_index import LocalIndex
 from lichen.runs.work.manifest import Manifest
 from lichen.runs.workspace.config import UserConfig, lichen_home
@@ -316,18 +316,27 @@ class Workspace:
 
     @cached_property
     def index(self) -> LocalIndex:
-        """The local index, caught up with the ledger."""
+        """The local index over the runs on record."""
+        from lichen.runs.queries.run_rows import RunRows
+
         index = LocalIndex(self.cache_directory / "index.sqlite", self.ledger.id)
         self._open.callback(index.close)
-        index.catch_up(self._runs_from, self.manifest)
+        index.attach(RunRows(self.ledger.connection), self.manifest, self.bring_manifests)
         return index
 
-    def _runs_from(self, start: int) -> Iterator[tuple[int, bytes, bytes, str]]:
-        rows = self.ledger.connection.execute(
-            "SELECT idx, command, family, manifest FROM view_run WHERE idx >= ? ORDER BY idx", (start,)
-        )
-        for index, command, family, manifest in rows:
-            yield int(index), command, family, str(manifest)
+    def bring_manifests(self, cids: Sequence[str]) -> None:
+        """Have manifests here that will be read next, together where a server holds them.
+
+        Raises:
+            LichenError: The server cannot be reached, or sends something else; reading one tells which.
+        """
+        from lichen.content.cid import Cid
+
+        named = []
+        for text in cids:
+            with contextlib.suppress(EncodingError):
+                named.append(Cid.parse(text))
+        self.store.bring_all(named, _ARTEFACT_BYTES_MAX)
 
     def put_private(self, data: bytes) -> tuple[str, bytes]:
         """Store bytes that belong to a record, sealed when the ledger is private.
