@@ -210,19 +210,25 @@ with lichen.run("outer") as outer:
     with lichen.run("middle") as middle:
         burn(0.1)
         with lichen.run("inner") as inner:
-            burn(2.0)
-print(json.dumps({run.name: [run.result.record, run.result.measurement.to_record()["joules"]] for run in (outer, middle, inner)}))
+            burn(0.1)
+print(json.dumps({run.name: [run.result.record, run.result.measurement.to_record()] for run in (outer, middle, inner)}))
 """
 
 
 def test_a_block_inside_a_block_is_counted_once(project: Project) -> None:
     project.write(script=NESTED)
     told = json.loads(project.start().stdout)
-    joules = {name: amount for name, (_, amount) in told.items()}
-    # Counted twice, the outer blocks would have the inner one's joules beside their own.
-    assert joules["inner"] > joules["middle"], "what the inner block used is not the middle one's"
-    assert joules["inner"] > joules["outer"], "and is taken off the outer one once, through the middle one"
-    assert joules["outer"] > 0
+    joules = {name: energy["joules"] for name, (_, energy) in told.items()}
+    taken_off = {
+        name: float(energy["notes"][-1].split()[1]) for name, (_, energy) in told.items() if name != "inner"
+    }
+    assert taken_off["middle"] == pytest.approx(joules["inner"], rel=1e-4), (
+        "what the inner block used is not the middle one's"
+    )
+    assert taken_off["outer"] == pytest.approx(joules["middle"] + joules["inner"], rel=1e-4), (
+        "nor the outer one's, once"
+    )
+    assert min(joules.values()) > 0
     with lichen.open(project.root / ".lichen") as ledger:
         said = {name: ledger.show(str(index))["statement"]["predicate"] for name, (index, _) in told.items()}
     assert "parent" not in said["outer"]

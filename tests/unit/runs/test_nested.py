@@ -108,7 +108,7 @@ def test_records_of_inner_and_outer_runs_add_up_to_what_was_measured() -> None:
     assert own.relative_u95 == pytest.approx(0.2)
     assert own.method is Method.MODEL
     assert own.duration_seconds == total.duration_seconds
-    assert "without 2 inner runs" in own.notes
+    assert "without 53 J of 2 inner runs" in own.notes
 
 
 def test_a_run_without_inner_runs_keeps_its_figure() -> None:

@@ -166,16 +166,18 @@ def own_share(total: Measurement, nested: Iterable[NestedRun]) -> Measurement:
         nested: What they left.
 
     Returns:
-        The difference, with a note that says how many runs were taken off; ``total`` when there are none.
+        The difference, with a note that says how many joules of how many runs were taken off; ``total`` when there are none.
     """
     inner = [measurement for measurement in map(_measurement, nested) if measurement is not None]
     if not inner:
         return total
     parts = dict(total.components)
+    inner_joules = 0.0
     for measurement in inner:
         for name, part in measurement.components.items():
             if name in parts:
                 parts[name] = _subtract(parts[name], part)
+                inner_joules += part.energy_joules
     noun = "run" if len(inner) == 1 else "runs"
     return Measurement(
         parts,
@@ -184,7 +186,7 @@ def own_share(total: Measurement, nested: Iterable[NestedRun]) -> Measurement:
         total.device,
         total.zone,
         total.intensity,
-        (*total.notes, f"without {len(inner)} inner {noun}"),
+        (*total.notes, f"without {inner_joules:.6g} J of {len(inner)} inner {noun}"),
     )
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lichen.errors import LichenError
 from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
@@ -18,6 +18,7 @@ from lichen.runs.distributed.rendezvous import Joined, RankPart, Rendezvous, tot
 from lichen.runs.trace.exchange import merge_traces, read_trace, write_trace
 
 if TYPE_CHECKING:
+    from lichen.energy.measurement import Measurement
     from lichen.runs.distributed.ranks import Rank
     from lichen.runs.train import Watched
     from lichen.runs.workspace.workspace import Workspace
@@ -72,7 +73,8 @@ class Meeting:
                     ended_unix_ms=outcome.ended_ns // 1_000_000,
                     exit_status=outcome.exit_status,
                     interrupted=outcome.interrupted,
-                    energy=watched.measurement.to_record() if watched.measurement else None,
+                    energy=_record(watched.measurement),
+                    energy_with_inner_runs=_record(watched.with_inner_runs),
                     trace=trace,
                 )
             )
@@ -104,11 +106,18 @@ class Meeting:
         trace = merge_traces(watched.trace, traces)
         if reasons:
             trace = replace(trace, complete=False, reasons=(*trace.reasons, *reasons))
-        measurement = watched.measurement
+        measurement, whole = watched.measurement, watched.with_inner_runs
         if measurement is not None:
             measurement = total_energy(measurement, host, joined.parts)
-        return replace(watched, trace=trace, measurement=measurement), joined
+        if whole is not None:
+            parts = [replace(part, energy=part.energy_with_inner_runs) for part in joined.parts]
+            whole = total_energy(whole, host, parts)
+        return replace(watched, trace=trace, measurement=measurement, with_inner_runs=whole), joined
 
     def close(self, run_id: str, joined: Joined) -> None:
         """Say that the run is recorded."""
         self._rendezvous.close(run_id, joined)
+
+
+def _record(measurement: Measurement | None) -> dict[str, Any] | None:
+    return measurement.to_record() if measurement is not None else None

@@ -60,6 +60,7 @@ class RankPart:
         interrupted: As of ``Outcome``.
         usage: What its process tree used, by name; numbers.
         energy: ``Measurement.to_record()``; None when it was not measured.
+        energy_with_inner_runs: The same, with what runs inside it record; None when it was not measured.
         outputs: Files it wrote: ``path``, ``sha256``, ``size_bytes`` and ``cid`` each.
         trace: File with its trace; on collecting, where that file lies now.
     """
@@ -72,6 +73,7 @@ class RankPart:
     interrupted: bool
     usage: Mapping[str, Any] = field(default_factory=dict)
     energy: Mapping[str, Any] | None = None
+    energy_with_inner_runs: Mapping[str, Any] | None = None
     outputs: Sequence[Mapping[str, Any]] = ()
     trace: Path | None = None
 
