@@ -86,7 +86,10 @@ def tell_ledger(invocation: Invocation, report: AuditReport) -> None:
         where = "" if report.problem.index is None else f" at entry {report.problem.index}"
         say(Painted(f"does not hold{where}: ", "bad"), f"{report.problem.message} ({report.problem.code})")
         say(f"ledger: {report.path}, {plural(report.size, 'entry')} checked before that")
-        say("keep a copy of it, and go on from a backup: lichen init --fork-from BACKUP")
+        say(
+            report.problem.remedy
+            or "keep a copy of it, and go on from a backup: lichen init --fork-from BACKUP"
+        )
         return
     say(
         Painted("holds: ", "good"), f"{plural(report.size, 'entry')}, ledger {(report.ledger_id or '')[:16]}…"

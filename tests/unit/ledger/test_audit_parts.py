@@ -298,6 +298,51 @@ def test_a_row_of_a_view_that_was_changed_is_found(site, filled) -> None:
     assert audited(site, None).is_sound
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "UPDATE view_run SET energy_joules = 1e-9, zone = 'XX' WHERE idx = 77",
+            "in the row of view_run for entry 77, energy_joules is 1e-09 and should be 1840.5; zone is 'XX' and should be nothing",
+        ),
+        (
+            "UPDATE view_work SET value = 2 WHERE idx = 77 AND metric_id = 1",
+            "in the row of view_work for entry 77 with data_id = 3, metric_id = 1, energy_millijoules = 1840500, idx = 77,"
+            " value is 2.0 and should be 0.951",
+        ),
+        (
+            "DELETE FROM view_work WHERE idx = 77 AND metric_id = 0",
+            "the row of view_work for entry 77 is missing: there should be one with"
+            " data_id = 3, metric_id = 0, energy_millijoules = 1840500, idx = 77",
+        ),
+        (
+            "UPDATE view_output SET name = 'else' WHERE idx = 77",
+            "view_output has a row that no entry calls for, with sha256 = {sha256}, idx = 77, name = 'else'",
+        ),
+        (
+            "INSERT INTO view_withdrawn VALUES (5, 6, 'never said')",
+            "view_withdrawn has a row that no entry calls for, with target = 5",
+        ),
+        (
+            "UPDATE view_name SET name = 'lost' WHERE id = 2",
+            "in the row of view_name with id = 2, name is 'lost' and should be 'loss'",
+        ),
+    ],
+)
+def test_a_row_that_differs_is_described(site, filled, change: str, message: str) -> None:
+    subject = filled.record(77).statement.subjects[0].sha256.hex()
+    filled.close()
+    with site.open(views=default_views()) as ledger:
+        assert ledger.connection is not None
+    with sqlite3.connect(site.path, isolation_level=None) as connection:
+        assert connection.execute(change).rowcount == 1
+    connection.close()
+    problem = audited(site, None).problem
+    assert (problem.index, problem.code) == (None, "corrupt-ledger")
+    assert problem.message == message.format(sha256=f"{subject[:60]}…")
+    assert "lichen restore" in problem.remedy
+
+
 def test_views_this_program_does_not_have_are_named(site, filled) -> None:
     filled.close()
     with site.open(views=default_views()) as ledger:

@@ -22,7 +22,7 @@ from lichen.errors import (
 )
 from lichen.ledger.audit.pool import WORTHWHILE_COUNT, CheckPool
 from lichen.ledger.audit.replay import Replay
-from lichen.ledger.audit.report import AtEntryError, AuditReport, Problem
+from lichen.ledger.audit.report import AtEntryError, AuditReport, Problem, RowDiffersError
 from lichen.ledger.audit.scratch import Scratch
 from lichen.ledger.audit.stored import check_stored, known_views, repeated_payload
 from lichen.ledger.log_file import LogFile
@@ -260,7 +260,8 @@ def _problem(report: AuditReport, error: LichenError) -> Problem:
         return Problem(report.size, error.rule, error.message)
     if isinstance(error, AtEntryError):
         return Problem(error.index, CorruptLedgerError.code, error.message)
-    return Problem(None if report.is_read else report.size, error.code, error.message)
+    remedy = error.remedy if isinstance(error, RowDiffersError) else ""
+    return Problem(None if report.is_read else report.size, error.code, error.message, remedy)
 
 
 def _misread(report: AuditReport, uri: str, error: Exception) -> Problem:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lichen.errors import VerificationError
+from lichen.errors import CorruptLedgerError, VerificationError
 
-__all__ = ["AtEntryError", "AuditReport", "Problem"]
+__all__ = ["AtEntryError", "AuditReport", "Problem", "RowDiffersError"]
 
 
 class AtEntryError(VerificationError):
@@ -29,6 +29,10 @@ class AtEntryError(VerificationError):
         self.index = index
 
 
+class RowDiffersError(CorruptLedgerError):
+    """A row of a view is not what the entries make of it; the entries themselves hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """The first thing that does not hold.
@@ -37,11 +41,13 @@ class Problem:
         index: Entry at which it shows; None when it is about the file as a whole.
         code: Stable code of the error, or name of the rule.
         message: What does not hold.
+        remedy: What to do, where that is another thing than to go on from a backup.
     """
 
     index: int | None
     code: str
     message: str
+    remedy: str = ""
 
 
 @dataclass(slots=True)
@@ -99,7 +105,5 @@ class AuditReport:
             "discredited": list(self.discredited),
             "views": dict(sorted(self.views.items())),
             "unchecked_views": list(self.unchecked_views),
-            "problem": None
-            if self.problem is None
-            else {"index": self.problem.index, "code": self.problem.code, "message": self.problem.message},
+            "problem": None if self.problem is None else asdict(self.problem),
         }

@@ -17,6 +17,7 @@ from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES
 from lichen.errors import CorruptLedgerError
 from lichen.ledger.audit.report import AtEntryError
+from lichen.ledger.audit.row_difference import differing_row
 from lichen.ledger.state_map import EMPTY_STATE_ROOT
 from lichen.ledger.state_store import STATE_SCHEMA, VERSION_COUNT_KEPT
 from lichen.ledger.storage import SCHEMA
@@ -62,7 +63,7 @@ def check_stored(
                 f"the view {view.name!r} is said to hold {filled_to} of {log.size} entries"
             )
         for table in _tables_of(view):
-            _check_rows(log, scratch, view, table)
+            _check_rows(log, scratch, table)
         report.views[view.name] = filled_to
 
 
@@ -210,25 +211,41 @@ def _tables_of(view: View) -> list[str]:
         return sorted(name for name, kind in _made(view, fresh).items() if kind == "table")
 
 
-def _check_rows(log: LogFile, scratch: Scratch, view: View, table: str) -> None:
+def _check_rows(log: LogFile, scratch: Scratch, table: str) -> None:
     """Compare the rows of a view's table one by one, in the order of their keys.
 
     The order is asked for: a scan of a table without row numbers may follow an index that has all its columns.
     """
     quoted = table.replace('"', '""')
-    keys = log.database.connection.execute(
-        "SELECT name FROM pragma_table_info(?, 'main') WHERE pk ORDER BY pk", (table,)
+    said = scratch.connection.execute(
+        "SELECT name, pk FROM pragma_table_info(?, 'main') ORDER BY cid", (table,)
     ).fetchall()
-    order = ",".join('"' + name.replace('"', '""') + '"' for (name,) in keys) or "rowid"
+    columns = [name for name, _ in said]
+    keys = [name for name, place in sorted(said, key=lambda column: column[1]) if place]
+    order = ",".join('"' + name.replace('"', '""') + '"' for name in keys) or "rowid"
     query = f'SELECT * FROM main."{quoted}" ORDER BY {order}'  # noqa: S608 - the names are this program's own
     derived = scratch.connection.execute(query)
     stored = log.database.connection.execute(query)
+    places = [columns.index(name) for name in keys]
     for ours, theirs in _pairs(derived, stored):
-        if ours != theirs:
-            kept = theirs if ours is None else ours
-            raise CorruptLedgerError(
-                f"the view {view.name!r} is not what the entries make of it: row {kept!r:.120} of {table}"
-            )
+        if ours == theirs:
+            continue
+        one, other = ([row[place] for place in places] if row else None for row in (ours, theirs))
+        if one is None or other is None or one == other:
+            raise differing_row(table, columns, keys, ours, theirs)
+        comes_first = _sort_key(one) < _sort_key(other)  # that one stands on one side only
+        raise differing_row(
+            table, columns, keys, ours if comes_first else None, None if comes_first else theirs
+        )
+
+
+def _sort_key(values: Sequence[object]) -> list[tuple[int, object]]:
+    """Key that sorts values of any type as SQLite does: numbers, then text, then bytes."""
+    kinds: tuple[tuple[type, ...], ...] = ((int, float), (str,), (bytes,))
+    return [
+        (next((place for place, kind in enumerate(kinds) if isinstance(value, kind)), -1), value)
+        for value in values
+    ]
 
 
 def _pairs(
