@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lichen.cli.help import examples
 from lichen.cli.options import Invocation, json_option, ledger_option, pass_invocation
+
+if TYPE_CHECKING:
+    from lichen.runs.records.appending import Recorded
 
 __all__ = ["flag_command", "withdraw_command"]
 
@@ -56,15 +60,18 @@ def flag_command(
     from lichen.runs.records.flags import flag
 
     with invocation.workspace(ledger) as workspace:
+        invocation.send_waiting(workspace)
         target = resolve(workspace, reference)
         what = describe_entry(summary(workspace, target))
-        index = flag(
+        recorded = flag(
             workspace, str(target), error, severity=severity, data=tuple(Path(each) for each in data)
         )
     if invocation.as_json:
-        invocation.output.json({"index": index, "of": target, "severity": severity})
+        invocation.output.json({"of": target, "severity": severity, **told_of(recorded)})
+    elif recorded.index is None:
+        tell_waiting(invocation, recorded, f"the flag against entry {target}, {what}, waits")
     else:
-        invocation.output.line(f"flagged entry {target}, {what}, as entry {index}")
+        invocation.output.line(f"flagged entry {target}, {what}, as entry {recorded.index}")
         invocation.output.line(f"next: lichen lineage {target}")
 
 
@@ -88,12 +95,32 @@ def withdraw_command(
     from lichen.runs.records.flags import withdraw
 
     with invocation.workspace(ledger) as workspace:
+        invocation.send_waiting(workspace)
         target = resolve(workspace, reference)
         what = describe_entry(summary(workspace, target))
-        index = withdraw(workspace, str(target), reason)
+        recorded = withdraw(workspace, str(target), reason)
     if invocation.as_json:
-        invocation.output.json({"index": index, "of": target})
+        invocation.output.json({"of": target, **told_of(recorded)})
+    elif recorded.index is None:
+        tell_waiting(
+            invocation,
+            recorded,
+            f"the withdrawal of entry {target}, {what}, waits; until it is sent the entry goes on answering",
+        )
     else:
         invocation.output.line(
-            f"withdrew entry {target}, {what}, as entry {index}; it stays on record and answers no request any more"
+            f"withdrew entry {target}, {what}, as entry {recorded.index}; it stays on record and answers no request any more"
         )
+
+
+def told_of(recorded: Recorded) -> dict[str, Any]:
+    """Return where a record stands, or waits, as a table for JSON."""
+    return {"index": recorded.index, "waits_in": recorded.waits_in}
+
+
+def tell_waiting(invocation: Invocation, recorded: Recorded, what: str) -> None:
+    """Say that a record waits for the server."""
+    from lichen.runs.records.appending import waiting_line
+
+    invocation.output.note(f"warning: {waiting_line(recorded.reason, str(recorded.waits_in))}")
+    invocation.output.line(what)

@@ -20,6 +20,7 @@ from lichen.cli.sentences import (
     describe_nearest,
     plural,
 )
+from lichen.runs.request import SilentNarrator
 from lichen.runs.reuse.lookup import uncompared_line
 from lichen.units import format_energy
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TerminalNarrator",
+    "WarningNarrator",
     "answer_lines",
     "found_line",
     "hit_line",
@@ -221,3 +223,18 @@ def recorded_line(result: RunResult) -> list[str | Painted]:
     code, text = result.reasons[0] if result.reasons else ("unknown", "no reason given")
     more = f", and {plural(len(result.reasons) - 1, 'more reason')}" if len(result.reasons) > 1 else ""
     return [line, Painted(f"not reusable: {code}: {text}{more}", "warn")]
+
+
+class WarningNarrator(SilentNarrator):
+    """Tells warnings and nothing else, for commands that send what waits before their own work.
+
+    Args:
+        output: Where they go.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def warning(self, text: str) -> None:
+        """Tell it on standard error."""
+        self._output.note(f"warning: {text}")

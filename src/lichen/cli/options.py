@@ -70,6 +70,13 @@ class Invocation:
 
         return open_remote(url, project, user, read_only=read_only, notify=self.output.note)
 
+    def send_waiting(self, workspace: Workspace) -> None:
+        """Send what waits for the ledger, before more is recorded."""
+        from lichen.cli.narrator import WarningNarrator
+        from lichen.runs.session import flush_spool
+
+        flush_spool(workspace, WarningNarrator(self.output))
+
     def works_on(self, directory: Path) -> None:
         """Remember the ledger to whose account this call goes."""
         self.ledger_directory = directory

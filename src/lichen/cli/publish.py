@@ -114,6 +114,7 @@ def _publish(
 
     energy = _declared(options)
     with invocation.workspace(options["ledger"]) as workspace:
+        invocation.send_waiting(workspace)
         published = publish(
             workspace,
             kind,
@@ -164,6 +165,7 @@ def evaluation_command(
 
     metrics, energy = numbers(metric, "--metric", "accuracy=0.93"), _declared(options)
     with invocation.workspace(options["ledger"]) as workspace:
+        invocation.send_waiting(workspace)
         published = evaluate(
             workspace,
             resolve(workspace, reference),
@@ -193,19 +195,28 @@ def _declared(options: dict[str, Any]) -> DeclaredEnergy | None:
 def _tell(invocation: Invocation, published: Published, receipt: str | None) -> None:
     from lichen.units import format_size
 
-    if receipt is not None:
+    if receipt is not None and published.receipt is not None:
         write_text(receipt, published.receipt)
     if invocation.as_json:
         invocation.output.json(published.to_json())
         return
     for warning in published.warnings:
         invocation.output.note(f"warning: {warning}")
+    if receipt is not None and published.receipt is None:
+        invocation.output.note(
+            f"warning: {receipt} was not written: there is a receipt when the record was sent"
+        )
     say: Callable[..., None] = invocation.output.line
     if published.cid is None:
-        say(f"published as entry {published.index}: {published.title}")
+        stands = "waits" if published.index is None else f"published as entry {published.index}"
+        say(f"{stands}: {published.title}")
         return
     what = f"{published.kind} {published.title!r}, {format_size(published.size_bytes)}"
-    if published.is_new:
+    if published.index is None:
+        say(
+            f"waits{'' if published.is_new else ' already'}: {what}; it is in the store, and its record is sent later"
+        )
+    elif published.is_new:
         say(f"published as entry {published.index}: {what}")
     else:
         say(

@@ -185,7 +185,7 @@ def test_what_is_done_while_the_server_is_away_is_kept_and_sent_later(
     port = server.port
     assert server.stop() == 0
     (bob.directory / "model.txt").unlink()
-    assert bob.run()["status"] == "hit"  # asked of the copy
+    assert bob.run()["status"] == "hit"  # asked of the copy; what it saved was booked before
     (bob.directory / "data.csv").write_text("5,6\n")
     offline = bob.run()
     assert offline["status"] == "trained"
@@ -201,6 +201,53 @@ def test_what_is_done_while_the_server_is_away_is_kept_and_sent_later(
     answered = alice.run()
     assert answered["status"] == "hit"
     assert (alice.directory / "model.txt").read_text() == (bob.directory / "model.txt").read_text()
+
+
+def test_whatever_a_member_records_while_the_server_is_away_is_kept_and_sent_later(
+    tmp_path: Path, public_team: Team, serve: Start
+) -> None:
+    """Each record once and in order, whoever is told of them afterwards; and no record before one that waits."""
+    server = serve(public_team)
+    alice, bob = (Colleague(tmp_path, public_team, name, server.url) for name in ("alice", "bob"))
+    recorded = alice.run()["record"]
+    bob.type("get", str(recorded), "--name", "model.txt", "--output", "fetched.txt")  # so that it lies here
+    port = server.port
+    assert server.stop() == 0
+    hit = bob.run()
+    assert (hit["status"], hit["credited"]) == ("hit", True)
+    (bob.directory / "model.txt").unlink()
+    assert bob.run()["credited"] is False, "these joules wait to be booked already"
+    (bob.directory / "other.csv").write_text("7,8\n")
+    told = bob.type("publish", "data", "other.csv", "--title", "others", "--receipt", "receipt.txt")
+    assert "waits: data 'others'" in told.stdout
+    assert "The next command that can write to the ledger sends it" in told.stderr
+    assert "receipt.txt was not written" in told.stderr
+    again = json.loads(bob.type("publish", "data", "other.csv", "--title", "others", "--json").stdout)
+    assert (again["index"], again["receipt"], again["is_new"]) == (None, None, False)
+    assert Path(again["waits_in"]).exists()
+    flagged = json.loads(bob.type("flag", str(recorded), "--error", "odd", "--json").stdout)
+    assert flagged["index"] is None
+    for _ in range(2):
+        told = alice.type("withdraw", str(recorded))
+        assert "until it is sent the entry goes on answering" in told.stdout
+    serve(public_team, port=port)
+    published = json.loads(bob.type("publish", "data", "data.csv", "--json").stdout)
+    assert published["index"] is not None
+    alice.type("publish", "data", "data.csv")
+    entries = [json.loads(line) for line in alice.type("log", "--json").stdout.splitlines()]
+    kinds = [
+        (entry["kind"], entry["member"])
+        for entry in reversed(entries)
+        if entry["kind"] not in ("genesis", "seal")
+    ]
+    assert kinds == [
+        ("run", "alice"), ("reuse", "bob"), ("data", "bob"), ("flag", "bob"), ("data", "bob"),
+        ("withdraw", "alice"), ("data", "alice"),
+    ]  # fmt: skip
+    assert list((bob.copy / "spool").glob("**/*.record")) == []
+    others = next(entry["index"] for entry in reversed(entries) if entry["kind"] == "data")
+    alice.type("get", str(others), "--output", "fetched.csv")
+    assert (alice.directory / "fetched.csv").read_text() == "7,8\n"
 
 
 def test_a_server_put_back_to_an_older_copy_is_refused_by_whoever_saw_more(

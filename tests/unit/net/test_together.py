@@ -72,7 +72,9 @@ def test_a_store_asks_again_for_what_had_no_room_and_stores_what_it_verified(tmp
     assert [str(cid) for cid in kept] == [cid for cid, data in held.items() if len(data) <= 2]
     assert not store.keeps(missing)
     assert max(connection.asked) <= TOGETHER_COUNT_MAX
-    assert connection.asked == [64, 64, 64, 51], "each answer had room for 50; one alone is asked for when it is read"
+    assert connection.asked == [64, 64, 64, 51], (
+        "each answer had room for 50; one alone is asked for when it is read"
+    )
     assert DirectoryStore(tmp_path / "store").read_bytes(cids[7]) == b"7"
 
 

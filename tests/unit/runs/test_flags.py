@@ -24,7 +24,7 @@ def made_up_ledger(clinic: Clinic) -> dict[str, int]:
     """
     names = ["clean-1", "clean-2", "clean-3", "clean-4", "mislabelled"]
     published = {
-        name: publish(clinic.workspace(), "data", clinic.write(f"{name}.csv", name), title=name).index
+        name: publish(clinic.workspace(), "data", clinic.write(f"{name}.csv", name), title=name).entry
         for name in names
     }
     pairs = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
@@ -117,7 +117,7 @@ def test_severity_weighs_data_that_is_named(clinic: Clinic) -> None:
 @pytest.mark.parametrize("clinic", ["private", "public"], indirect=True)
 def test_the_text_of_a_flag_is_private_where_the_ledger_is(clinic: Clinic) -> None:
     done = clinic.run()
-    index = flag(clinic.workspace(), str(done.record), "misses tumours of the young")
+    index = flag(clinic.workspace(), str(done.record), "misses tumours of the young").entry
     payload = clinic.workspace().ledger.entry(index).payload.decode()
     assert ("tumours" in payload) == (clinic.workspace().group_key is None)
     told = describe(clinic.workspace(), str(done.record))
@@ -149,7 +149,7 @@ def test_only_its_author_withdraws_an_entry_and_only_once(clinic: Clinic) -> Non
     done = clinic.run()
     with pytest.raises(Rejected, match="withdraw-not-author"):
         withdraw(clinic.workspace("bob"), str(done.record))
-    index = withdraw(clinic.workspace(), str(done.record), "wrong data")
+    index = withdraw(clinic.workspace(), str(done.record), "wrong data").entry
     assert describe(clinic.workspace(), str(done.record))["withdrawn"] == {
         "index": index,
         "reason": "wrong data",

@@ -27,14 +27,14 @@ def story(clinic: Clinic) -> dict[str, int]:
     """
     clinic.write("raw.csv", "1,2,2\n")
     clinic.write("codes.csv", "unpublished")
-    entries = {"data": publish(clinic.workspace(), "data", clinic.root / "raw.csv", title="clinic A").index}
+    entries = {"data": publish(clinic.workspace(), "data", clinic.root / "raw.csv", title="clinic A").entry}
     cleaned = clinic.run("python", "clean.py", reads=["raw.csv", "codes.csv"], writes={"clean.csv": "1,2\n"})
     trained = clinic.run(reads=["clean.csv"], writes={"model.bin": "w"}, metrics={"accuracy": 0.9})
     assert cleaned.record is not None
     assert trained.record is not None
     entries |= {"cleaned": cleaned.record, "trained": trained.record}
-    entries["model"] = publish(clinic.workspace(), "model", clinic.root / "model.bin", title="triage").index
-    entries["evaluation"] = evaluate(clinic.workspace(), entries["model"], {"auc": 0.9}).index
+    entries["model"] = publish(clinic.workspace(), "model", clinic.root / "model.bin", title="triage").entry
+    entries["evaluation"] = evaluate(clinic.workspace(), entries["model"], {"auc": 0.9}).entry
     return entries
 
 

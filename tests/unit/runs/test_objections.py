@@ -60,7 +60,7 @@ def test_an_answer_nobody_objects_to_has_no_objections(clinic: Clinic) -> None:
 @pytest.mark.parametrize("clinic", ["private", "public"], indirect=True)
 def test_a_flag_against_the_run_is_told_with_its_words(clinic: Clinic, listener: Listener) -> None:
     run = train(clinic)
-    entry = flag(clinic.workspace("ben"), str(run), "wrong for the young", severity="high")
+    entry = flag(clinic.workspace("ben"), str(run), "wrong for the young", severity="high").entry
     answer = weighed(clinic)
     assert answer.kind == "hit", "one's own result answers"
     (objection,) = answer.objections
@@ -109,7 +109,7 @@ def test_a_flag_follows_the_bytes_of_another_run(clinic: Clinic) -> None:
 
 def test_a_flag_that_was_withdrawn_is_not_told(clinic: Clinic) -> None:
     run = train(clinic)
-    entry = flag(clinic.workspace("ben"), str(run), "mistaken")
+    entry = flag(clinic.workspace("ben"), str(run), "mistaken").entry
     withdraw(clinic.workspace("ben"), str(entry))
     assert weighed(clinic).objections == ()
 

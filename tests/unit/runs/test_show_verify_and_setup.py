@@ -48,7 +48,7 @@ def test_a_run_is_told_with_manifest_detail_flags_and_receipt(clinic: Clinic) ->
     done = clinic.run(
         reads=["data.csv"], writes={"model.bin": "w"}, stdout=b"acc \xff 0.9\n", metrics={"accuracy": 0.9}
     )
-    index = flag(clinic.workspace(), str(done.record), "odd")
+    index = flag(clinic.workspace(), str(done.record), "odd").entry
     told = json.loads(json.dumps(describe(clinic.workspace(), "@last")))
     assert (told["kind"], told["status"], told["reusable"], told["outputs"]) == ("run", "trained", True, 1)
     assert told["title"] == "python {project}/train.py"

@@ -214,7 +214,8 @@ class Connection:
         return NetworkError(
             f"{self.url} cannot be reached: {why}",
             definite=definite,
-            remedy="Runs of a ledger that was used here before are kept and sent when the server is back; anything else, type again then.",
+            remedy="Of a ledger that was used here before, runs and what you publish, flag or withdraw are kept and sent when the server is "
+            "back; anything else, type again then.",
         )
 
 

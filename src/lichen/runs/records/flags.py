@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import UsageError
 from lichen.runs.queries.reference import resolve
+from lichen.runs.records.appending import Recorded, append_or_keep, waiting_statements
 from lichen.runs.records.publish import data_entries
 from lichen.runs.records.record import data_key, statement
 
@@ -59,7 +60,7 @@ class Suspect:
 
 def flag(
     workspace: Workspace, reference: str, error: str, *, severity: str = "medium", data: tuple[Path, ...] = ()
-) -> int:
+) -> Recorded:
     """Put a model's error on record.
 
     Args:
@@ -70,7 +71,7 @@ def flag(
         data: Files on which it erred, or which are suspected.
 
     Returns:
-        Index of the flag.
+        Where the flag stands, or waits while the server is away.
 
     Raises:
         UsageError: No text, a text too long, or an unknown severity.
@@ -89,22 +90,25 @@ def flag(
     else:
         fields["detail"], _ = workspace.put_private(json.dumps({"detail": 1, "error": error}).encode())
     said = statement(workspace, "flag", [Subject("flagged", _digest_of(workspace, index))], fields)
-    return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+    return append_or_keep(workspace, said)
 
 
-def withdraw(workspace: Workspace, reference: str, reason: str | None = None) -> int:
+def withdraw(workspace: Workspace, reference: str, reason: str | None = None) -> Recorded:
     """Withdraw an entry of one's own: it stays on record and answers no request any more.
 
     Returns:
-        Index of the withdrawal.
+        Where the withdrawal stands, or waits while the server is away; one that waits already is not made twice.
 
     Raises:
         Rejected: Somebody else wrote the entry, or it was withdrawn before.
     """
     index = resolve(workspace, reference)
+    for waiting, place in waiting_statements(workspace, "withdraw"):
+        if waiting.predicate["of"] == index:
+            return Recorded(None, place, "it was withdrawn already, while the server was away")
     fields = {"of": index, "reason": reason or None}
     said = statement(workspace, "withdraw", [Subject("withdrawn", _digest_of(workspace, index))], fields)
-    return workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+    return append_or_keep(workspace, said)
 
 
 def _digest_of(workspace: Workspace, index: int) -> bytes:

@@ -16,6 +16,7 @@ from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import FileChangedError, Rejected, UsageError
+from lichen.runs.records.appending import Recorded, append_or_keep, waiting_line, waiting_statements
 from lichen.runs.records.record import statement
 from lichen.runs.workspace.project import visible
 
@@ -60,30 +61,38 @@ class Published:
     """A published artefact or evaluation.
 
     Args:
-        index: Its entry.
+        index: Its entry; None while it waits for the server.
         kind: Kind of record.
         title: Its name.
         cid: Where the artefact lies; None for an evaluation.
         sha256: Digest of its bytes, hexadecimal.
         size_bytes: Size.
-        receipt: Text of the receipt.
+        receipt: Text of the receipt; None while it waits.
         run: The run that made it, when on record.
         warnings: What a reader should know.
         is_new: An entry was written now; False when an earlier one of yours says all of it already.
         is_named: The entry holds a name for it, which in a private ledger only a given title is.
+        waits_in: The file in which the record waits; None when it is in the ledger.
     """
 
-    index: int
+    index: int | None
     kind: str
     title: str
     cid: str | None
     sha256: str
     size_bytes: int
-    receipt: str
+    receipt: str | None
     run: int | None
     warnings: tuple[str, ...] = ()
     is_new: bool = True
     is_named: bool = True
+    waits_in: str | None = None
+
+    @property
+    def entry(self) -> int:
+        """The entry of what is in the ledger."""
+        assert self.index is not None
+        return self.index
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON."""
@@ -196,30 +205,47 @@ def publish(
         "run": run,
         "data": data_entries(workspace, data),
     }
-    index = None if again else _same_said_before(workspace, kind, stored.sha256, claim)
-    is_new = index is None
-    if index is None:
+    before = None if again else _same_said_before(workspace, kind, stored.sha256, claim)
+    is_new = before is None
+    if before is None:
         claim.fields |= {"detail": stored.detail, "title": title or (None if private else own_name)}
         name = (title or kind) if private else own_name
         said = statement(workspace, kind, [Subject(name, stored.sha256)], claim.fields)
-        index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
+        recorded, is_named = append_or_keep(workspace, said), "title" in said.predicate
+        _tell_waiting(recorded, claim)
+    else:
+        recorded, is_named = before
     return Published(
-        index,
+        recorded.index,
         kind,
         title or own_name,
         stored.cid,
         stored.sha256.hex(),
         stored.size_bytes,
-        workspace.ledger.receipt(index).to_text(),
+        _receipt_of(workspace, recorded),
         run,
         tuple(claim.warnings),
         is_new,
-        not private or "title" in _predicate(workspace, index),
+        not private or is_named,
+        recorded.waits_in,
     )
 
 
-def _same_said_before(workspace: Workspace, kind: str, sha256: bytes, claim: _Claim) -> int | None:
-    """Return the newest entry of this member that says of an artefact all that is to be said now, or None.
+def _tell_waiting(recorded: Recorded, claim: _Claim) -> None:
+    if recorded.waits_in is not None:
+        claim.warnings.append(waiting_line(recorded.reason, recorded.waits_in))
+
+
+def _receipt_of(workspace: Workspace, recorded: Recorded) -> str | None:
+    return None if recorded.index is None else workspace.ledger.receipt(recorded.index).to_text()
+
+
+def _same_said_before(
+    workspace: Workspace, kind: str, sha256: bytes, claim: _Claim
+) -> tuple[Recorded, bool] | None:
+    """Return the newest record of this member that says of an artefact all that is to be said now, and whether it has a title.
+
+    It is an entry, or waits for the server; None when there is none.
 
     Entries that say something else, or that others wrote, are named in a warning: theirs is another signature.
     """
@@ -231,8 +257,11 @@ def _same_said_before(workspace: Workspace, kind: str, sha256: bytes, claim: _Cl
     given = {name: value for name, value in claim.fields.items() if value is not None}
     for index, member in rows:
         said = _predicate(workspace, index)
-        if member == workspace.member and all(said.get(name) == value for name, value in given.items()):
-            return int(index)
+        if member == workspace.member and _says(said, given):
+            return Recorded(int(index)), "title" in said
+    for waiting, place in waiting_statements(workspace, kind):
+        if waiting.subjects[0].sha256 == sha256 and _says(waiting.predicate, given):
+            return Recorded(None, place), "title" in waiting.predicate
     if rows:
         index, member = rows[0]
         by = "you" if member == workspace.member else member
@@ -240,6 +269,10 @@ def _same_said_before(workspace: Workspace, kind: str, sha256: bytes, claim: _Cl
             f"the same content is entry {index} already, by {by}; this entry stands beside it"
         )
     return None
+
+
+def _says(said: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return all(said.get(name) == value for name, value in given.items())
 
 
 def _predicate(workspace: Workspace, index: int) -> Mapping[str, Any]:
@@ -369,16 +402,17 @@ def evaluate(
         "title": title,
     }
     said = statement(workspace, "evaluation", [Subject("evaluated", digest)], claim.fields)
-    index = workspace.ledger.append_signed(said, workspace.identity.key, seal=True).index
-    receipt = workspace.ledger.receipt(index).to_text()
+    recorded = append_or_keep(workspace, said)
+    _tell_waiting(recorded, claim)
     return Published(
-        index,
+        recorded.index,
         "evaluation",
         title or f"evaluation of entry {of}",
         None,
         digest.hex(),
         0,
-        receipt,
+        _receipt_of(workspace, recorded),
         None,
         tuple(claim.warnings),
+        waits_in=recorded.waits_in,
     )

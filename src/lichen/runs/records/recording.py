@@ -19,8 +19,9 @@ from lichen.contracts.registry import exact_fingerprint
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.statement import Statement, Subject
 from lichen.errors import LichenError, NotFoundError, StorageError, VerificationError
+from lichen.runs.records.appending import append_or_keep, spool_of, waiting_line
 from lichen.runs.records.record import DATA_INLINE_MAX, RunFacts, run_statement, statement
-from lichen.runs.records.spool import Spool, SpooledOutput, write_durably
+from lichen.runs.records.spool import SpooledOutput, write_durably
 from lichen.runs.reuse.lookup import runs_by
 from lichen.runs.work.observe import Observation, data_digests
 
@@ -141,16 +142,11 @@ def _spool(
     workspace: Workspace, said: Statement, kept: list[SpooledOutput], error: LichenError, narrator: Narrator
 ) -> str | None:
     try:
-        place = Spool(workspace.directory / "spool", workspace.fallback_spool).add(
-            said.to_bytes(), outputs=kept, reason=error.message
-        )
+        place = spool_of(workspace).add(said.to_bytes(), outputs=kept, reason=error.message)
     except (LichenError, OSError) as second:
         narrator.warning(f"the record could not be kept ({error.message}; {second})")
         return None
-    narrator.warning(
-        f"the record was not taken yet: {error.message}\n"
-        f"The next command that can write to the ledger sends it; until then it waits in {place}"
-    )
+    narrator.warning(waiting_line(error.message, str(place)))
     return str(place)
 
 
@@ -182,7 +178,7 @@ def _dispute_if_different(
         subjects = [Subject("exact", exact)]
         try:
             said = statement(workspace, "dispute", subjects, {"of": run.index, "against": index})
-            workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
+            append_or_keep(workspace, said)
         except LichenError as error:
             narrator.warning(f"the difference could not be recorded: {error}")
         return

@@ -37,7 +37,7 @@ __all__ = ["Spool", "SpooledOutput", "SpooledRecord", "write_durably"]
 
 _MAGIC: Final = b"lichen-spool-v1 "
 _SUFFIX: Final = ".record"
-_DUPLICATE_RULE: Final = "ledger.duplicate"
+_DONE_RULES: Final = frozenset({"ledger.duplicate", "registry.double-credit"})  # it is on record already
 _TOGETHER_COUNT: Final = 100  # records handed to the ledger at a time
 _FILE_BYTES_MAX: Final = (
     64 * 2**20
@@ -175,7 +175,7 @@ class Spool:
                 ]
                 refusals = append([spooled.record for spooled in group]) if group else ()
                 for spooled, refusal in zip(group, refusals, strict=True):
-                    if refusal is not None and refusal.rule != _DUPLICATE_RULE:
+                    if refusal is not None and refusal.rule not in _DONE_RULES:
                         self._set_aside(spooled.path, "rejected", str(refusal), on_problem)
                         continue
                     count += refusal is None

@@ -190,16 +190,34 @@ def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrato
         " AND view_reuse.avoided_joules > 0",
         (run.exact if answer.level == "exact" else run.same_work, answer.level, workspace.member),
     ).fetchone()
-    if taken:
+    from lichen.runs.records.appending import append_or_keep
+
+    if taken or _is_booking_waiting(workspace, answer):
         return False
     try:
         said = reuse_statement(workspace, run, level=answer.level, restored=restored, own=None)
-        workspace.ledger.append_signed(said, workspace.identity.key, seal=True)
+        recorded = append_or_keep(workspace, said)
     except LichenError as error:
         if not (isinstance(error, Rejected) and error.rule == "registry.double-credit"):
             narrator.warning(f"the joules not spent could not be booked: {error}")
         return False
+    if recorded.waits_in is not None:
+        narrator.warning(
+            f"the joules not spent are booked when the server is back; until then that waits in {recorded.waits_in}"
+        )
     return True
+
+
+def _is_booking_waiting(workspace: Workspace, answer: Answer) -> bool:
+    """Say whether these joules were booked while the server was away, and wait for it."""
+    from lichen.runs.records.appending import waiting_statements
+
+    assert answer.run is not None
+    digest = answer.run.exact if answer.level == "exact" else answer.run.same_work
+    return any(
+        waiting.predicate.get("level") == answer.level and waiting.subjects[0].sha256 == digest
+        for waiting, _ in waiting_statements(workspace, "reuse")
+    )
 
 
 def absolute_paths(paths: tuple[str, ...], root: Path) -> tuple[str, ...]:
