@@ -128,6 +128,7 @@ def _with_ledger(invocation: Invocation, authors: tuple[str, ...], ledger: str |
 
 @config_command.command("unset", epilog=examples("lichen config unset reuse.trust"))
 @click.argument("name")
+@json_option
 @pass_invocation
 def unset_command(invocation: Invocation, /, name: str) -> None:
     """Take a setting away, so that its default holds."""
@@ -137,7 +138,10 @@ def unset_command(invocation: Invocation, /, name: str) -> None:
     config = UserConfig.read()
     was_set = config.values.pop(name, None) is not None
     config.write()
-    invocation.output.line(f"{name} is no longer set" if was_set else f"{name} was not set")
+    if invocation.as_json:
+        invocation.output.json({name: None})
+    else:
+        invocation.output.line(f"{name} is no longer set" if was_set else f"{name} was not set")
 
 
 @config_command.command("list", epilog=examples("lichen config list"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -160,10 +161,31 @@ def test_publish_get_lineage_flag_withdraw(terminal: Terminal) -> None:
     assert "most suspected first" in drawn
     assert terminal.type("lineage", "model.pkl", "--format", "mermaid").stdout.startswith("flowchart LR")
     assert terminal.type("lineage", "model.pkl", "--format", "graphviz").stdout.startswith("digraph")
+    refused = terminal.type("withdraw", "@last", expect=2).stderr
+    assert f"@last is the newest run, entry {made_by}" in refused
+    assert f"or lichen withdraw {made_by}." in refused
     terminal.type("withdraw", str(made_by), "--reason", "wrong labels")
     terminal.type(*RUN, "--", "python", "train.py")
     assert report(terminal)["status"] == "trained"
     assert terminal.type("verify").stdout.startswith("holds:")
+
+
+def test_withdraw_asks_who_sits_at_a_terminal(terminal: Terminal) -> None:
+    terminal.type("publish", "data", "measurements.csv")
+    asking = [*terminal.LICHEN, "withdraw", "2"]
+    for answer, status in ((b"n\n", 130), (b"y\n", 0)):
+        ours, theirs = os.openpty()
+        try:
+            os.write(ours, answer)  # it waits in the terminal until it is read
+            done = subprocess.run(
+                asking, cwd=terminal.directory, env=terminal.environment, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE,
+                check=False,
+            )  # fmt: skip
+        finally:
+            os.close(theirs)
+            os.close(ours)
+        assert done.returncode == status
+        assert (b"withdrew entry 2" in done.stdout) == (status == 0)
 
 
 def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lichen.errors import EncodingError, StorageError
+from lichen.runs.trace.distributions import only_announces
 from lichen.runs.work.concealment import Concealer
 from lichen.runs.work.differences import Difference, differences
 from lichen.runs.work.interpreter import Interpreter
@@ -395,3 +396,48 @@ def test_builds_and_listings_of_what_is_installed(tmp_path: Path) -> None:
     }
     record.write_text("lib/core.py,sha256=abd,6\n")
     assert everything(tmp_path).versions_of(names)["lib"] != before["lib"]
+    both = (text["(all that is installed)"] for text in (before, after))
+    assert Difference("distributions", "(all that is installed)", *both).describe() == (
+        "what is installed changed: other 2.0 is new"
+    )
+
+
+def test_lichen_itself_is_no_input_of_a_script_that_does_not_import_it(tmp_path: Path) -> None:
+    """Nor are the files by which an editable one is found, while they are as they were installed."""
+    site = tmp_path / "venv/lib/python3.11/site-packages"
+    (site / "lib-1.0.dist-info").mkdir(parents=True)
+    interpreter = replace(PYTHON, prefix=str(tmp_path / "venv"), path=(str(site),))
+
+    def facts() -> tuple[str, str]:
+        there = look(tmp_path, interpreter=interpreter)
+        installed = there.versions_of(["(all that is installed)"])
+        return installed["(all that is installed)"], there.environment_of(["start"])["start"]
+
+    without = facts()
+    own = site / "lichen-0.1.0.dist-info"
+    own.mkdir()
+    (own / "entry_points.txt").write_text("[console_scripts]\nlichen = lichen.cli.main:main\n")
+    path_file = site / "__editable__.lichen-0.1.0.pth"
+    path_file.write_text("/elsewhere/src\n")
+    (own / "RECORD").write_text(f"{path_file.name},,15\n")
+    assert only_announces(f"{own}/entry_points.txt")
+    assert not only_announces(f"{own}/METADATA")
+    assert facts() == without == ("lib 1.0", "none")
+    path_file.write_text("import something\n")  # of another size than was installed
+    changed = Difference("environment", "start", without[1], facts()[1]).describe()
+    assert changed == f"what every start of Python obeys changed: {path_file.name} is new"
+    (own / "entry_points.txt").write_text(
+        "[console_scripts]\nlichen = lichen.cli.main:main\n[plugins]\na = b\n"
+    )
+    assert facts()[0] == "lib 1.0, lichen 0.1.0", "what another program would load counts"
+
+
+def test_a_list_of_what_is_installed_is_compared_by_names() -> None:
+    before = ", ".join(["click 8.1", "numpy 1.0", "old 3", "twice 1", "twice 2"])
+    now = ", ".join(["click 8.1", "numpy 2.0", "twice 2", "twice 3"])
+    told = Difference("distributions", "(all that is installed)", before, now).describe()
+    assert told == "what is installed changed: numpy is 2.0, was 1.0; old 3 is gone; twice is 3, was 1"
+    many = ", ".join(f"p{number} 1" for number in range(9))
+    assert (
+        Difference("distributions", "(all that is installed)", "", many).describe().endswith("; and 3 more")
+    )

@@ -16,7 +16,7 @@ from lichen.runs.queries.views import is_digest_between
 if TYPE_CHECKING:
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["entries_with_digest", "resolve"]
+__all__ = ["entries_with_digest", "published_since", "resolve"]
 
 _DIGEST_DIGITS_MIN = 8
 
@@ -67,6 +67,14 @@ def resolve(workspace: Workspace, reference: str) -> int:
         f"nothing answers to {reference!r}",
         remedy="Give an index, @last, a CID, a SHA-256 in hexadecimal, or the path of a file.",
     )
+
+
+def published_since(workspace: Workspace, index: int) -> int | None:
+    """Index of the newest data, model or evaluation that was published after an entry; None when nothing was."""
+    row = workspace.ledger.connection.execute(
+        "SELECT MAX(idx) FROM view_artefact WHERE idx > ?", (index,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
 
 
 def _file(text: str) -> Path | None:

@@ -26,12 +26,12 @@ from pathlib import Path
 from lichen.errors import LichenError
 
 __all__ = [
-    "ALL_INSTALLED", "LISTED", "Distribution", "SiteDirectory", "builds_of", "changed_installed_files", "normal_name",
-    "start_files",
+    "ALL_INSTALLED", "LISTED", "Distribution", "SiteDirectory", "builds_of", "changed_installed_files", "is_own",
+    "normal_name", "only_announces", "start_files",
 ]  # fmt: skip
 
 ALL_INSTALLED = "(all that is installed)"
-"""Stands among the distributions of a run that asked which there are: their names and versions, as a digest."""
+"""Stands among the distributions of a run that asked which there are: their names and versions, Lichen's own left out."""
 LISTED = "names in "
 """Before the relative path of an installed folder that a run listed, among its distributions."""
 
@@ -232,8 +232,36 @@ def builds_of(sites: Iterable[SiteDirectory], names: Iterable[str]) -> dict[str,
     return {name: ", ".join(builds) for name, builds in found.items()}
 
 
+def is_own(metadata: str) -> bool:
+    """Say whether a metadata directory is that of Lichen itself, which announces its command and nothing that a script would load.
+
+    Args:
+        metadata: Path of a ``dist-info`` or ``egg-info`` directory.
+    """
+    if not Path(metadata).name.startswith(("lichen-", "lichen.egg-info")):
+        return False
+    try:
+        words = Path(metadata, "entry_points.txt").read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return words == ["[console_scripts]", "lichen", "=", "lichen.cli.main:main"]
+
+
+def only_announces(path: str) -> bool:
+    """Say whether a file is one in which Lichen itself announces its command: who lists entry points reads it and takes nothing from it.
+
+    Args:
+        path: Of an installed file.
+    """
+    folder, _, name = path.rpartition("/")
+    return name in ("entry_points.txt", "top_level.txt") and is_own(folder)
+
+
 def start_files(directories: Iterable[str]) -> list[str]:
     """List the installed files that every start of an interpreter obeys, sorted: path files and what they import, customizations.
+
+    Those by which an editable Lichen is found are left out while they are as installed: a script that imports it has its sources
+    among its code.
 
     Args:
         directories: ``site-packages`` directories.
@@ -241,14 +269,36 @@ def start_files(directories: Iterable[str]) -> list[str]:
     found = []
     for directory in directories:
         with contextlib.suppress(OSError):
+            names = os.listdir(directory)
+            own = _own_start_files(directory, names)
             found += [
                 f"{directory}/{name}"
-                for name in os.listdir(directory)
-                if name.endswith(".pth")
-                or name.startswith(("sitecustomize", "usercustomize"))
-                or (name.startswith("__editable__") and name.endswith(".py"))
+                for name in names
+                if name not in own
+                and (
+                    name.endswith(".pth")
+                    or name.startswith(("sitecustomize", "usercustomize"))
+                    or (name.startswith("__editable__") and name.endswith(".py"))
+                )
             ]
     return sorted(found)
+
+
+def _own_start_files(directory: str, names: Iterable[str]) -> set[str]:
+    """Names of the files that an editable installation of Lichen laid down for the start of an interpreter, as they were installed."""
+    laid = [name for name in names if name.startswith(("__editable__.lichen-", "__editable___lichen_"))]
+    if not laid:
+        return set()
+    site = SiteDirectory.read(directory, ["lichen"])
+    distribution = site.distributions.get("lichen")
+    if distribution is None or not is_own(distribution.metadata):
+        return set()
+    recorded = site.recorded(distribution)
+    return {
+        name
+        for name in laid
+        if name in recorded and site.is_as_installed(f"{directory}/{name}", distribution)
+    }
 
 
 def changed_installed_files(

@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 
 from lichen.runs.trace.agent_log import ABSENT, AgentLog, Kind, Record
 from lichen.runs.trace.bytecode import is_stale
-from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED, SiteDirectory, is_generated
+from lichen.runs.trace.distributions import (
+    ALL_INSTALLED,
+    LISTED,
+    SiteDirectory,
+    is_generated,
+    only_announces,
+)
 from lichen.runs.trace.places import Places, normalise
 from lichen.runs.trace.sought import extension_suffixes
 
@@ -280,7 +286,7 @@ def _sort_installed(findings: ModuleFindings, installed: set[str], places: Place
     sites: dict[str, SiteDirectory] = {}
     for path in sorted(installed):
         directory = next((entry for entry in places.site_directories if path.startswith(entry + "/")), None)
-        if directory is None or is_generated(path):
+        if directory is None or is_generated(path) or only_announces(path):
             continue
         if directory not in sites:
             sites[directory] = SiteDirectory.read(directory)

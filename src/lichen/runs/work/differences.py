@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from lichen.runs.trace.distributions import ALL_INSTALLED
 from lichen.runs.trace.variables import ALL_NAMES
 from lichen.runs.work.declared import find_gap
 from lichen.runs.work.surroundings import MISSING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "differences", "gap_between"]
 
+ITEMS_TOLD_MAX: Final = 6  # a list of a whole other environment tells no more
 _A = {"input": "an input", "directory": "an input", "output": "an output", "variable": "an input"}
 
 
@@ -60,8 +63,12 @@ class Difference:
             return f"{self.name} changed" if self.before else f"{self.name} is new"
         if self.section == "distributions" and self.name.startswith("names in "):
             return f"the {self.name} changed"
+        if self.section == "distributions" and self.name == ALL_INSTALLED:
+            return f"what is installed changed: {_items_changed(self.before, self.now, versions=True)}"
         if self.section == "distributions" and self.name.startswith("("):
             return f"what is installed changed {self.name}"
+        if self.section == "environment" and self.name == "start":
+            return f"what every start of Python obeys changed: {_items_changed(self.before, self.now, versions=False)}"
         if self.section == "variables" and self.name == ALL_NAMES:
             return "other variables are set than before, and the run looked at all of them"
         noun = {
@@ -71,6 +78,38 @@ class Difference:
         before = "unset" if self.before is None else self.before
         now = "unset" if self.now is None else self.now
         return f"{noun} {self.name} is {now}, was {before}".strip()
+
+
+def _items_changed(before: str | None, now: str | None, *, versions: bool) -> str:
+    """Name the items by which two lists, ``NAME VERSION, NAME VERSION``, differ; the first of them when there are many.
+
+    Args:
+        before: Of the earlier run.
+        now: Today's.
+        versions: What follows a name says something to people.
+    """
+    old, new = (Counter((text or "").split(", ")) for text in (before, now))
+    gone, come = _by_name(old - new), _by_name(new - old)
+    told = []
+    for name in sorted(gone.keys() | come.keys()):
+        was, now_is = gone.get(name), come.get(name)
+        if not versions:
+            told.append(f"{name} {'is new' if was is None else 'is gone' if now_is is None else 'changed'}")
+        elif was is None:
+            told.append(f"{name} {now_is} is new")
+        else:
+            told.append(f"{name} {was} is gone" if now_is is None else f"{name} is {now_is}, was {was}")
+    rest = len(told) - ITEMS_TOLD_MAX
+    return "; ".join(told[:ITEMS_TOLD_MAX]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _by_name(items: Counter[str]) -> dict[str, str]:
+    """What follows each name; joined where a name stands more than once."""
+    found: dict[str, list[str]] = {}
+    for item in items.elements():
+        name, _, rest = item.rpartition(" ")
+        found.setdefault(name or rest, []).append(rest)
+    return {name: " and ".join(sorted(rests)) for name, rests in found.items() if name not in ("", "none")}
 
 
 def gap_between(surroundings: Surroundings, manifest: Manifest) -> Difference | None:

@@ -345,8 +345,8 @@ class Surroundings:
         """Return the installed versions of distributions, ``-`` for those not there.
 
         A version is followed by the digest of the build. Installed files that were edited after installation stand together under
-        ``EDITED``, since no version tells of them. ``ALL_INSTALLED`` and names after ``LISTED`` say what a run saw that asked
-        which distributions there are, or listed an installed folder.
+        ``EDITED``, since no version tells of them. ``ALL_INSTALLED`` names what a run saw that asked which distributions there
+        are; names after ``LISTED`` have the digest of an installed folder that it listed.
         """
         from lichen.runs.trace import distributions as installed
 
@@ -371,39 +371,42 @@ class Surroundings:
         return _short_digest("".join(texts)) if texts else "none"
 
     def _listed(self, name: str, directories: Iterable[str]) -> str:
-        """Digest the names in an installed folder, bytecode left out, or those of all distributions."""
-        from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED
+        """Name all distributions and their versions, or digest the names in an installed folder, bytecode left out."""
+        from lichen.runs.trace.distributions import ALL_INSTALLED, LISTED, is_own
 
         if name == ALL_INSTALLED:
-            folders = list(directories)
-        else:
-            relative = name.removeprefix(LISTED)
-            folders = [f"{directory}/{relative}".removesuffix("/.") for directory in directories]
-            folders = [folder for folder in folders if Path(folder).is_dir()][:1]
-        entries: list[str] = []
-        for folder in folders:
-            with contextlib.suppress(OSError):
-                entries += [entry.name for entry in Path(folder).iterdir()]
-        if name == ALL_INSTALLED:
-            entries = [entry for entry in entries if entry.endswith((".dist-info", ".egg-info"))]
-        kept = sorted(entry for entry in entries if entry != "__pycache__" and not entry.endswith(".pyc"))
-        return _short_digest("\0".join(kept)) if folders else MISSING
+            found = []
+            for directory in directories:
+                for entry in _names_in(directory):
+                    stem, dot, kind = entry.rpartition(".")
+                    if dot and kind in ("dist-info", "egg-info") and not is_own(f"{directory}/{entry}"):
+                        found.append(_shown(stem.replace("-", " ", 1)))
+            return ", ".join(sorted(found))
+        relative = name.removeprefix(LISTED)
+        folders = [f"{directory}/{relative}".removesuffix("/.") for directory in directories]
+        folder = next((folder for folder in folders if Path(folder).is_dir()), None)
+        if folder is None:
+            return MISSING
+        entries = [
+            entry for entry in _names_in(folder) if entry != "__pycache__" and not entry.endswith(".pyc")
+        ]
+        return _short_digest("\0".join(sorted(entries)))
 
     def start_of(self) -> str:
-        """Digest what every start of the interpreter obeys: path files and customizations among installed packages."""
+        """Name what every start of the interpreter obeys, path files and customizations among installed packages, with digests."""
         from lichen.runs.trace.distributions import start_files
 
         directories = self.interpreter.path if self.interpreter else ()
-        texts = []
+        found = []
         for path in start_files(entry for entry in directories if entry.endswith(("-packages",))):
             try:
                 text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
             except OSError:
                 text = MISSING  # a folder, whose content counts once it is imported
-            texts.append(f"{Path(path).name}\0{self.project.generalise(text)}\0")
+            found.append(f"{_shown(Path(path).name)} {_short_digest(self.project.generalise(text))}")
         if self.interpreter is not None and not _has_packages(self.interpreter):
-            texts.append("no folder for packages, so none of them was looked for there")
-        return _short_digest("".join(texts)) if texts else "none"
+            found.append("no folder for packages")  # so none of them was looked for there
+        return ", ".join(found) or "none"
 
     def encoding_of(self) -> str:
         """Say which character encoding the locale asks for: its name, ``C``, or ``default``."""
@@ -496,6 +499,19 @@ def _has_packages(interpreter: Interpreter) -> bool:
         entry.endswith("-packages") and entry.startswith(own) and Path(entry).is_dir()
         for entry in interpreter.path
     )
+
+
+def _names_in(folder: str) -> list[str]:
+    """Names in a folder; none when it cannot be read."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - installed folders have thousands of names
+    except OSError:
+        return []
+
+
+def _shown(name: str) -> str:
+    """A name as a manifest can hold it, whatever its bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _short_digest(text: str) -> str:
