@@ -19,7 +19,7 @@ from pathlib import Path
 from lichen.crypto.keys import SigningKey
 from lichen.errors import KeyFileError, StorageError
 
-__all__ = ["key_at", "read_key", "write_key"]
+__all__ = ["key_at", "put_in_place", "read_key", "write_key"]
 
 _MAGIC = "LICHEN-ED25519-SECRET-KEY-1"
 _SIZE_BYTES = len(_MAGIC) + 1 + 43 + 1
@@ -72,6 +72,37 @@ def key_at(path: Path) -> SigningKey:
     key = SigningKey.generate()
     write_key(path, key)
     return key
+
+
+def put_in_place(waiting: Path, path: Path, old: SigningKey, *, remedy: str) -> Path:
+    """Let a key that waits take the place of another; at every moment one of them lies there.
+
+    What was interrupted in between may be done again.
+
+    Args:
+        waiting: The file it waits in.
+        path: Its place.
+        old: The key there.
+        remedy: What finishes it when it cannot be done now.
+
+    Returns:
+        Where the old key lies from now on: beside it, named after its id.
+
+    Raises:
+        StorageError: It cannot take the place.
+    """
+    retired = path.with_name(f"{path.name}.{old.public.key_id.hex()[:8]}.retired")
+    try:
+        if not retired.exists():
+            os.link(path, retired)
+        waiting.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"the ledger knows the new key, but {waiting} could not take the place of {path}: {error.strerror}",
+            remedy=remedy,
+        ) from error
+    return retired
 
 
 def read_key(path: Path) -> SigningKey:

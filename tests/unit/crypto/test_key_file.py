@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.crypto.key_file import read_key, write_key
+from lichen.crypto.key_file import key_at, put_in_place, read_key, write_key
 from lichen.crypto.keys import SigningKey
 from lichen.errors import KeyFileError, StorageError
 
@@ -110,3 +110,25 @@ def test_other_contents_are_refused_without_showing_them(path: Path, change: obj
     with pytest.raises(KeyFileError, match="not a Lichen key file") as caught:
         read_key(path)
     assert data.split()[1].decode() not in str(caught.value)
+
+
+def test_a_key_that_waits_takes_its_place_and_the_old_one_stays_beside(tmp_path: Path) -> None:
+    path, waiting = tmp_path / "log.key", tmp_path / "log.key.next"
+    old, new = key_at(path), key_at(waiting)
+    retired = put_in_place(waiting, path, old, remedy="")
+    assert (read_key(path).seed, read_key(retired).seed) == (new.seed, old.seed)
+    assert not waiting.exists()
+    assert retired.name == f"log.key.{old.public.key_id.hex()[:8]}.retired"
+
+
+def test_what_was_interrupted_between_the_two_steps_is_done_again(tmp_path: Path) -> None:
+    path, waiting = tmp_path / "log.key", tmp_path / "log.key.next"
+    old, new = key_at(path), key_at(waiting)
+    (tmp_path / "log.key.next").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="could not take the place") as caught:
+        put_in_place(waiting, path, old, remedy="Type it again.")
+    assert caught.value.remedy == "Type it again."
+    assert read_key(path).seed == old.seed
+    (tmp_path / "elsewhere").rename(waiting)
+    assert read_key(put_in_place(waiting, path, old, remedy="")).seed == old.seed
+    assert read_key(path).seed == new.seed

@@ -7,12 +7,10 @@ many ledgers, and each is told by a rotation of its own, which makes no further 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichen.errors import StorageError
 from lichen.runs.keeping.setup import member_action
 from lichen.runs.reuse.trust import other_keys
 
@@ -54,7 +52,7 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
         StorageError: The new key cannot be written, or cannot take the old one's place.
         Rejected: The key in use no longer speaks for the member.
     """
-    from lichen.crypto.key_file import key_at
+    from lichen.crypto.key_file import key_at, put_in_place
 
     identity = workspace.identity
     path = identity.path
@@ -64,20 +62,16 @@ def rotate_own_key(workspace: Workspace) -> Rotated:
         told = member_action(workspace, "rotate", identity.member, key=public, signer=earlier[1])
         return Rotated(told, public.did_key, path, earlier[0])
     waiting = path.with_name(path.name + ".next")
-    retired = path.with_name(f"{path.name}.{identity.key.public.key_id.hex()[:8]}.retired")
     key = key_at(waiting)
     index = None
     if not _speaks_for(workspace, key, identity.member):
         index = member_action(workspace, "rotate", identity.member, key=key.public)
-    try:
-        if not retired.exists():
-            os.link(path, retired)
-        waiting.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"the ledger knows the new key, but {waiting} could not take the place of {path}: {error.strerror}",
-            remedy="Put that right and run `lichen key rotate` again: it finishes the rotation.",
-        ) from error
+    retired = put_in_place(
+        waiting,
+        path,
+        identity.key,
+        remedy="Put that right and run `lichen key rotate` again: it finishes the rotation.",
+    )
     return Rotated(index, key.public.did_key, path, retired)
 
 

@@ -182,18 +182,14 @@ def finish_succession(directory: Path) -> None:
 
 
 def _take_place(directory: Path, old: SigningKey) -> Path:
-    path, waiting = directory / LOG_KEY_FILE, directory / NEXT_FILE
-    retired = path.with_name(f"{path.name}.{old.public.key_id.hex()[:8]}.retired")
-    try:
-        if not retired.exists():
-            os.link(path, retired)
-        waiting.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"the ledger knows the new key, but {waiting} could not take the place of {path}: {error.strerror}",
-            remedy="Put that right; the next command that opens the ledger for writing finishes it.",
-        ) from error
-    return retired
+    from lichen.crypto.key_file import put_in_place
+
+    return put_in_place(
+        directory / NEXT_FILE,
+        directory / LOG_KEY_FILE,
+        old,
+        remedy="Put that right; the next command that opens the ledger for writing finishes it.",
+    )
 
 
 def _without(said: Succession, identity: Identity) -> Succession:
