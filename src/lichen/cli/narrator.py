@@ -85,6 +85,10 @@ class TerminalNarrator:
 
         self._output.stderr.write(clean(text, keep="\n") + "\n")
 
+    def sent(self, count: int) -> None:
+        """Say that records are in the ledger that waited."""
+        self.say(sent_line(count))
+
     def warning(self, text: str) -> None:
         """Say what went wrong beside the command."""
         first, *more = text.split("\n")
@@ -225,8 +229,13 @@ def recorded_line(result: RunResult) -> list[str | Painted]:
     return [line, Painted(f"not reusable: {code}: {text}{more}", "warn")]
 
 
+def sent_line(count: int) -> str:
+    """Return ``sent: 2 records that waited are in the ledger now``."""
+    return f"sent: {plural(count, 'record')} that waited {'is' if count == 1 else 'are'} in the ledger now"
+
+
 class WarningNarrator(SilentNarrator):
-    """Tells warnings and nothing else, for commands that send what waits before their own work.
+    """Tells warnings and what was sent, for commands that send what waits before their own work.
 
     Args:
         output: Where they go.
@@ -234,6 +243,10 @@ class WarningNarrator(SilentNarrator):
 
     def __init__(self, output: Output) -> None:
         self._output = output
+
+    def sent(self, count: int) -> None:
+        """Tell it on standard error."""
+        self._output.note(sent_line(count))
 
     def warning(self, text: str) -> None:
         """Tell it on standard error."""

@@ -512,6 +512,10 @@ class _LogNarrator:
         """Tell the record."""
         _logger.info("lichen run %r: its record is %s", self._name, text)
 
+    def sent(self, count: int) -> None:
+        """Tell that records are in the ledger that waited."""
+        _logger.info("lichen run %r: records that waited and are in the ledger now: %d", self._name, count)
+
     def warning(self, text: str) -> None:
         """Tell what went wrong beside the block."""
         _logger.warning("lichen run %r: %s", self._name, text)

@@ -182,6 +182,9 @@ class Narrator(Protocol):
     def record_shown(self, text: str) -> None:
         """The record as it is about to be signed."""
 
+    def sent(self, count: int) -> None:
+        """Records that waited for the ledger, or its server, are in it now."""
+
     def warning(self, text: str) -> None:
         """Something beside the command went wrong."""
 
@@ -199,6 +202,9 @@ class SilentNarrator:
         """Say nothing."""
 
     def record_shown(self, text: str) -> None:
+        """Say nothing."""
+
+    def sent(self, count: int) -> None:
         """Say nothing."""
 
     def warning(self, text: str) -> None:

@@ -453,7 +453,7 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
 
     spool = Spool(directory, workspace.fallback_spool)
     try:
-        return spool.flush(append, store=store, on_problem=narrator.warning)
+        count = spool.flush(append, store=store, on_problem=narrator.warning)
     except NetworkError as error:
         count = len(spool.waiting())
         narrator.warning(
@@ -461,4 +461,8 @@ def flush_spool(workspace: Workspace, narrator: Narrator) -> int:
         )
     except LichenError as error:
         narrator.warning(f"spooled records could not be written: {error}")
+    else:
+        if count:
+            narrator.sent(count)
+        return count
     return 0

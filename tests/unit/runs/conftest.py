@@ -38,6 +38,7 @@ class Listener:
     warnings: list[str] = field(default_factory=list)
     output: bytes = b""
     records: list[str] = field(default_factory=list)
+    sent_counts: list[int] = field(default_factory=list)
 
     def missed(self, answer: Answer, nearest: Sequence[Nearest], estimate: Estimate | None) -> None:
         """Nothing is remembered of it."""
@@ -50,6 +51,9 @@ class Listener:
 
     def record_shown(self, text: str) -> None:
         self.records.append(text)
+
+    def sent(self, count: int) -> None:
+        self.sent_counts.append(count)
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)

@@ -78,6 +78,8 @@ def test_a_store_that_fails_midway_through_a_flush(
     second = flush_spool(clinic.workspace(), clinic.listener)
     assert first + second == len(recorded(clinic)) == 3
     assert flush_spool(clinic.workspace(), clinic.listener) == 0
+    assert sum(clinic.listener.sent_counts) == 3
+    assert 0 not in clinic.listener.sent_counts
     assert waiting_files(clinic) == []
     for index in recorded(clinic):
         said = Statement.from_bytes(clinic.workspace().ledger.entry(index).payload).predicate
