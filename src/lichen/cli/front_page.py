@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "find": ("find", "Find earlier work."),
         "show": ("show", "Show one entry, with all that is known of it."),
         "get": ("get", "Get an artefact back, verified."),
+        "cid": ("cid", "Print the content ids of files and directories."),
         "lineage": ("lineage", "Draw what a result came from and went into."),
         "flag": ("flag", "Report an error of a model or of data."),
         "withdraw": ("flag", "Withdraw something you published."),

@@ -6,6 +6,7 @@ world finds the same thing under the same name. The ledger holds names only; the
 - ``cid``, ``dag_pb``, ``unixfs``: names, computed in one pass over a file of any size; ``pipeline`` makes it fast
 - ``directory``, ``hamt``: the name of a whole directory, sharded when it is large
 - ``car``: artefacts in transit, one file of verified raw blocks
+- ``weights``: the identity of the tensors in a file, whatever its format
 - ``store``: the port every store implements; ``directory_store`` and ``memory_store`` implement it
 - ``placement``, ``verified_reader``: how a store gives an artefact back, as a file and as a stream
 - ``digest_cache``, ``digest_table``: names of files that have not changed since they were last hashed

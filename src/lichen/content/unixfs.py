@@ -27,6 +27,7 @@ from lichen.content.pipeline import Fill, Work, stream_buffers
 __all__ = [
     "CHUNK_SIZE",
     "NODE_WIDTH",
+    "PROFILE",
     "ArtefactHash",
     "BlockLayout",
     "Progress",
@@ -43,6 +44,8 @@ __all__ = [
 CHUNK_SIZE = 2**18  # (= 262144) bytes in a leaf
 NODE_WIDTH = 174  # children of a node
 DIGEST_SIZE = 32  # bytes of a SHA-256
+PROFILE = "cidv1-raw-262144-174"
+"""Name of the way files are cut, told beside CIDs: other ways give the same bytes other CIDs."""
 
 Progress = Callable[[int], object]
 """Is told how many bytes were read since the last call."""
