@@ -23,6 +23,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -164,7 +165,7 @@ class HighWater:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
+def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes], *, where: Path | None = None) -> None:
     """Refuse a ledger that is behind, or beside, a mark.
 
     Args:
@@ -172,14 +173,16 @@ def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
             look older than it is.
         size: Count of its entries.
         root_at: Computes its root at a size up to that.
+        where: File of the ledger, for the message.
 
     Raises:
         RollbackError: It is older than the mark, or differs from it.
     """
-    remedy = "put the newer ledger back; if it is lost, start a fork that says so: `lichen init --fork-from` this ledger"
+    ledger = "this ledger" if where is None else str(where)
+    remedy = f"put the newer ledger back; if it is lost, start a fork that says so: {_fork_command(where)}"
     if size < mark.size:
         raise RollbackError(
-            f"this ledger has {size} entries, but {mark.size} were signed for or acknowledged on this machine: it is an older"
+            f"{ledger} has {size} entries, but {mark.size} were signed for or acknowledged on this machine: it is an older"
             " copy, or its last entries were lost",
             expected=mark.size,
             calculated=size,
@@ -188,12 +191,20 @@ def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes]) -> None:
     root = root_at(mark.size)
     if root != mark.root:
         raise RollbackError(
-            f"this ledger differs within its first {mark.size} entries from the one signed for or acknowledged on this"
+            f"{ledger} differs within its first {mark.size} entries from the one signed for or acknowledged on this"
             " machine",
             expected=mark.root,
             calculated=root,
             remedy=remedy,
         )
+
+
+def _fork_command(where: Path | None) -> str:
+    """Return what to type, ready to be copied, and what to do then."""
+    if where is None:
+        return "`lichen init --fork-from` this ledger"
+    old, new = (shlex.quote(str(where.parent) + end) for end in ("", "-fork"))
+    return f"`lichen init --fork-from {old} {new}`, and then put {new} in the place of {old}"
 
 
 def _marks_of(data: bytes) -> list[Mark]:

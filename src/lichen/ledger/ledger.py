@@ -185,7 +185,7 @@ class Ledger(LedgerReader):
                 log.refresh()
                 log.check_edge()
                 if seen is not None:
-                    check_mark(seen, log.size, log.tree().root_at)
+                    check_mark(seen, log.size, log.tree().root_at, where=database.path)
                 _check_log_key(log, log_key)
             view_set = ViewSet(views)
             appender = None if reading or log_key is None else Appender(log, log_key, mark, now_ms)

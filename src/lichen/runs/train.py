@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from lichen.encoding.base import b64u
 from lichen.errors import LichenError
 from lichen.runs.distributed.nested import mark, nested_runs, own_share
+from lichen.runs.process.late_signals import LateSignals
 from lichen.runs.records.metrics import collect_metrics, misses_target
 from lichen.runs.records.recording import write_down
 from lichen.runs.request import RunResult
@@ -86,10 +87,33 @@ def train(
         meeting: The other processes of a distributed run; only rank 0 records.
 
     Returns:
-        How it ended; ``outcome`` is set, and the caller leaves as the command left.
+        How it ended; ``outcome`` is set, and the caller leaves as the command left. A stop signal that came when the command
+        had ended has waited for the record; ``outcome.signal`` is that one then.
     """
+    with LateSignals() as late:
+        result = _watch_and_record(
+            workspace, request, command, surroundings, narrator, stdin, parent, lease, meeting, late
+        )
+    if late.number is not None and result.outcome is not None:
+        result.outcome = replace(result.outcome, signal=late.number)
+    return result
+
+
+def _watch_and_record(
+    workspace: Workspace,
+    request: RunRequest,
+    command: Command,
+    surroundings: Surroundings,
+    narrator: Narrator,
+    stdin: int | None,
+    parent: str | None,
+    lease: Held | None,
+    meeting: Meeting | None,
+    late: LateSignals,
+) -> RunResult:
+    """Do what `train` says, with stop signals kept once the command has ended."""
     with _scratch(workspace) as scratch:
-        watched = _watch(workspace, request, command, scratch, stdin, lease)
+        watched = _watch(workspace, request, command, scratch, stdin, lease, late)
         for warning in watched.warnings:
             narrator.warning(warning)
         joined = None
@@ -176,6 +200,7 @@ def _watch(
     scratch: Path,
     stdin: int | None,
     lease: Held | None,
+    late: LateSignals,
 ) -> Watched:
     """Run the command; tracing and metering may fail without it noticing."""
     from lichen.energy.attribution import TreeAccount
@@ -220,6 +245,7 @@ def _watch(
         tracer=tracer,
         capture_directory=scratch,
         stdin="auto" if stdin is None else stdin,
+        late=late,
     )
     measurement = total = None
     try:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +136,7 @@ def test_a_ledger_in_no_state_to_be_used_is_told_and_the_command_runs(
 
 def test_a_file_that_is_no_ledger_is_named(terminal: Terminal) -> None:
     (terminal.directory / ".lichen" / "ledger.sqlite").write_text("not a database\n" * 100)
-    assert "not a Lichen ledger" in complaint(terminal, "log", expect=2) or True
+    assert "is not a Lichen ledger" in complaint(terminal, "log", expect=2)
     assert "ledger.sqlite" in complaint(terminal, "run", "--", *TRAIN, expect=2)
 
 
@@ -147,12 +151,37 @@ def test_an_old_backup_is_recognised_and_a_fork_is_offered(terminal: Terminal, t
     assert "--fork-from" in done.stderr
     assert done.stdout == "acc: 1.010 on 50 rows\n"
     said = complaint(terminal, "withdraw", "2", expect=3)
-    assert "--fork-from" in said
-    terminal.type("init", "--fork-from", ".lichen", "forked")
-    forked = ("--ledger", "forked")
+    offered = shlex.split(said.split("`")[1])
+    assert offered[:3] == ["lichen", "init", "--fork-from"]
+    terminal.type(*offered[1:])
+    forked = ("--ledger", offered[-1])
     assert terminal.type("verify", *forked).stdout.startswith("holds:")
     assert "recorded as entry" in terminal.type("run", *forked, "--", *TRAIN).stderr
     assert "answered from entry" in terminal.type("run", *forked, "--", *TRAIN).stderr
+
+
+SIGNALLED_WHILE_RECORDING = """
+import signal, sys
+from lichen.cli.main import main
+from lichen.cli.narrator import TerminalNarrator
+
+number = int(sys.argv.pop())
+TerminalNarrator.record_shown = lambda self, text: signal.raise_signal(number)
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_after_the_work_waits_for_the_record(terminal: Terminal, number: int) -> None:
+    command = (sys.executable, "-c", SIGNALLED_WHILE_RECORDING, "run", "--show-record", "--", *TRAIN)
+    done = subprocess.run(
+        [*command, "--seed", "2", str(int(number))],
+        cwd=terminal.directory, env=terminal.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "once more gives that up" in done.stderr
+    assert "recorded as entry" in done.stderr
+    assert done.returncode == -number
+    assert "train.py" in terminal.type("log").stdout
 
 
 def test_a_key_that_others_can_read_stops_before_the_work(terminal: Terminal) -> None:

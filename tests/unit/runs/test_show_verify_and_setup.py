@@ -195,6 +195,34 @@ def test_a_ledger_that_cannot_be_made_leaves_nothing_behind(clinic: Clinic, tmp_
     assert not new.exists() or list(new.iterdir()) == []
 
 
+def test_keys_whose_ledger_file_is_gone_are_left_alone(clinic: Clinic) -> None:
+    clinic.close()
+    user = UserConfig.read()
+    held = {path.name: path.read_bytes() for path in clinic.directory.glob("*.key")}
+    for path in clinic.directory.glob("ledger.sqlite*"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"but not its ledger\.sqlite"):
+        create_ledger(clinic.directory, name=None, access="private", member="ada", user=user)
+    assert {path.name: path.read_bytes() for path in clinic.directory.glob("*.key")} == held
+
+
+def test_keys_that_another_process_makes_meanwhile_are_left_alone(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lichen.errors import KeyFileError
+    from lichen.runs.keeping import setup
+
+    def theirs(directory: Path) -> None:
+        (directory / "log.key").write_text("theirs")
+
+    new = tmp_path / "new"
+    new.mkdir()
+    monkeypatch.setattr(setup, "_check_no_keys", theirs)
+    with pytest.raises(KeyFileError, match="exists already"):
+        create_ledger(new, name=None, access="private", member="ada", user=UserConfig.read())
+    assert (new / "log.key").read_text() == "theirs"
+
+
 def test_public_keys_are_read_in_both_forms(clinic: Clinic) -> None:
     from lichen.encoding.base import b64u
 

@@ -155,19 +155,22 @@ def create_ledger(
 
     if (directory / "ledger.sqlite").exists():
         raise UsageError(f"{directory} holds a ledger already", remedy="Use it, or choose another directory.")
+    _check_no_keys(directory)
     if access not in ("private", "public"):
         raise UsageError(f"access {access!r} is neither private nor public")
     key_path, key_was_made = make_key(user, member)
     identity = read_key(key_path)
     _make_private_directory(directory)
     log_key = SigningKey.generate()
-    made: list[Path] = []
+    made: list[
+        Path
+    ] = []  # by this call: what another process makes here at the same time is never taken away
     try:
+        write_key(directory / LOG_KEY_FILE, log_key)
         made.append(directory / LOG_KEY_FILE)
-        write_key(made[-1], log_key)
         if access == "private":
+            _write_group_key(directory / GROUP_KEY_FILE, fork_from)
             made.append(directory / GROUP_KEY_FILE)
-            _write_group_key(made[-1], fork_from)
         genesis = _genesis(
             name or _default_name(directory), access, member, identity, log_key, fork_from, sealing
         )
@@ -195,6 +198,21 @@ def create_ledger(
     return created
 
 
+def _check_no_keys(directory: Path) -> None:
+    """Leave the keys of a ledger alone whose file is gone: with a copy of the file they make it whole again.
+
+    Raises:
+        UsageError: There are such keys.
+    """
+    for name in (LOG_KEY_FILE, GROUP_KEY_FILE):
+        if os.path.lexists(directory / name):
+            raise UsageError(
+                f"{directory} holds {name} of a ledger, but not its ledger.sqlite",
+                remedy=f"Put ledger.sqlite back from a backup. If there is none, move {directory} away first: the key in it "
+                "is never overwritten. Another `lichen init` under way here would look like this, too.",
+            )
+
+
 def _default_name(directory: Path) -> str:
     parent = directory.resolve()
     return (parent.parent.name if parent.name.startswith(".") else parent.name) or "ledger"
@@ -203,15 +221,19 @@ def _default_name(directory: Path) -> str:
 def _write_group_key(path: Path, fork_from: Path | None) -> None:
     """Write a new group key, or carry over the one that the forked ledger's fingerprints were made with."""
     text = secrets.token_bytes(32).hex() + "\n"
-    if fork_from is not None and (fork_from / GROUP_KEY_FILE).exists():
-        text = (fork_from / GROUP_KEY_FILE).read_text(encoding="ascii")
     try:
+        if fork_from is not None and (fork_from / GROUP_KEY_FILE).exists():
+            text = (fork_from / GROUP_KEY_FILE).read_text(encoding="ascii")
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -30,9 +30,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lichen.runs.process.processes import ancestors
+
+if TYPE_CHECKING:
+    from lichen.runs.process.late_signals import LateSignals
 
 __all__ = [
     "RELAYED",
@@ -85,9 +88,13 @@ class SignalRelay:
 
     Used from the main thread it takes signals over; from another thread Python allows no handlers, so signals stay
     with whoever has them and ``active`` is False.
+
+    Args:
+        late: Takes the stop signals over when the command has ended; None gives them back to whoever had them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late: LateSignals | None = None) -> None:
+        self._late = late
         self.active = threading.current_thread() is threading.main_thread()
         self._signalfd: int | None = None
         self._wake: tuple[int, int] | None = None
@@ -128,6 +135,8 @@ class SignalRelay:
         for number, handler in self._handlers.items():
             with contextlib.suppress(TypeError, ValueError):  # a handler set outside Python cannot be named
                 signal.signal(number, handler)
+        if self._late is not None:
+            self._late.take_over()
         for descriptor in self.descriptors():
             os.close(descriptor)
         if self._wake is not None:

@@ -50,6 +50,7 @@ from lichen.runs.process.standard_streams import StandardStreams
 
 if TYPE_CHECKING:
     from lichen.energy.attribution import TreeUsage
+    from lichen.runs.process.late_signals import LateSignals
 
 __all__ = ["Account", "Outcome", "Poller", "end_as", "supervise"]
 
@@ -148,6 +149,7 @@ def supervise(
     capture_limit_bytes: int = CAPTURE_LIMIT_BYTES,
     capture_directory: Path | None = None,
     stdin: Literal["auto", "inherit"] | int = "auto",
+    late: LateSignals | None = None,
 ) -> Outcome:
     """Run a command to its end.
 
@@ -161,6 +163,7 @@ def supervise(
         capture_directory: Where kept output lies meanwhile; the system's temporary directory by default.
         stdin: ``auto`` forwards and hashes a pipe and leaves anything else alone, ``inherit`` always leaves it alone,
             a number is a descriptor to be the command's input (a pipe is forwarded and hashed).
+        late: Takes over the stop signals that come once the command has ended.
 
     Returns:
         Outcome. A command that cannot be started is an outcome too.
@@ -170,7 +173,7 @@ def supervise(
     """
     watch = _Watch(account, tracer)
     streams = StandardStreams(capture_limit_bytes, capture_directory, stdin)
-    with SignalRelay() as relay:
+    with SignalRelay(late) as relay:
         run = _Run(relay, streams, watch)
         started_ns, started = time.time_ns(), time.monotonic()
         try:
