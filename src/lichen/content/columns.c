@@ -368,3 +368,121 @@ EXPORT void columns_find(const int64_t *states, uint64_t count, uint64_t device,
         }
     }
 }
+
+struct text {
+    uint64_t members_bytes, names_bytes;
+    char *members, *names;
+    uint32_t *order;
+};
+
+struct entry {
+    const char *name; /* a zero byte behind it */
+    uint32_t bytes, place;
+};
+
+EXPORT void columns_free_text(struct text *text) {
+    if (text) {
+        free(text->members), free(text->names), free(text->order);
+        free(text);
+    }
+}
+
+static int by_whole_name(const void *left, const void *right) {
+    return strcmp(((const struct entry *)left)->name, ((const struct entry *)right)->name);
+}
+
+/* Copy up to a zero byte what stands in JSON as it is; NULL when something in it would not. */
+static char *copy_plain(char *to, const char *from) {
+    for (; *from; from++) {
+        unsigned char byte = (unsigned char)*from;
+        if (byte < 0x20 || byte > 0x7e || byte == '"' || byte == '\\')
+            return NULL;
+        *to++ = (char)byte;
+    }
+    return to;
+}
+
+static char *put_digest(char *to, const unsigned char *digest) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for (int i = 0; i < DIGEST_BYTES - 2; i += 3, digest += 3) {
+        uint32_t three = (uint32_t)digest[0] << 16 | (uint32_t)digest[1] << 8 | digest[2];
+        *to++ = letters[three >> 18], *to++ = letters[three >> 12 & 63];
+        *to++ = letters[three >> 6 & 63], *to++ = letters[three & 63];
+    }
+    uint32_t two = (uint32_t)digest[0] << 16 | (uint32_t)digest[1] << 8;
+    *to++ = letters[two >> 18], *to++ = letters[two >> 12 & 63], *to++ = letters[two >> 6 & 63];
+    return to;
+}
+
+/* Write names one after the other; how they lie in memory. 0 when one of them would not stand in JSON as it is. */
+static int spell(struct entry *entries, char *at, const char *prefixes, const uint32_t *counts, uint64_t groups, const char *names) {
+    uint32_t place = 0;
+    for (uint64_t group = 0; group < groups; group++) {
+        char head[PATH_BYTES_MAX + 1];
+        size_t bytes = strlen(prefixes);
+        if (bytes > PATH_BYTES_MAX || !copy_plain(head, prefixes))
+            return 0;
+        for (uint32_t i = 0; i < counts[group]; i++, place++) {
+            char *start = at;
+            memcpy(at, head, bytes);
+            if (!(at = copy_plain(at + bytes, names)))
+                return 0;
+            entries[place] = (struct entry){start, (uint32_t)(at - start), place};
+            *at++ = 0;
+            names += entries[place].bytes - bytes + 1;
+        }
+        prefixes += bytes + 1;
+    }
+    return 1;
+}
+
+/* Write a table of names and digests as canonical JSON, and its names in order, a zero byte between them. A name is a prefix, of
+ * which each stands before so many names, and a name; each of all of these has a zero byte behind it. NULL without memory, when
+ * something would need an escape, or when two names are equal. */
+EXPORT struct text *columns_text(const char *prefixes, const uint32_t *counts, uint64_t groups, const char *names,
+                                 uint64_t names_bytes, const char *digests, uint64_t count) {
+    uint64_t bytes = names_bytes;
+    const char *prefix = prefixes;
+    for (uint64_t group = 0; group < groups; group++, prefix += strlen(prefix) + 1)
+        bytes += strlen(prefix) * counts[group];
+    struct text *text = calloc(1, sizeof *text);
+    struct entry *entries = malloc((count + 1) * sizeof *entries);
+    char *spelt = malloc(bytes + 1);
+    int failed = !text || !entries || !spelt || !(text->members = malloc(bytes + count * 48 + 2)) ||
+                 !(text->names = malloc(bytes + 1)) || !(text->order = malloc((count + 1) * sizeof *text->order)) ||
+                 !spell(entries, spelt, prefixes, counts, groups, names);
+    for (uint64_t i = 1; !failed && i < count; i++) {
+        if (strcmp(entries[i - 1].name, entries[i].name) >= 0) {
+            qsort(entries, count, sizeof *entries, by_whole_name);
+            break;
+        }
+    }
+    for (uint64_t i = 1; !failed && i < count; i++)
+        failed = strcmp(entries[i - 1].name, entries[i].name) == 0;
+    if (!failed) {
+        char *member = text->members, *name = text->names;
+        *member++ = '{';
+        for (uint64_t i = 0; i < count; i++) {
+            *member++ = '"';
+            memcpy(member, entries[i].name, entries[i].bytes);
+            member += entries[i].bytes;
+            memcpy(member, "\":\"", 3);
+            member = put_digest(member + 3, (const unsigned char *)digests + (uint64_t)entries[i].place * TEXT_STRIDE);
+            *member++ = '"';
+            *member++ = i + 1 < count ? ',' : '}';
+            memcpy(name, entries[i].name, entries[i].bytes + 1);
+            name += entries[i].bytes + 1;
+            text->order[i] = entries[i].place;
+        }
+        if (!count)
+            *member++ = '}';
+        text->members_bytes = (uint64_t)(member - text->members);
+        text->names_bytes = (uint64_t)(name - text->names) - (count > 0);
+    }
+    free(entries), free(spelt);
+    if (failed) {
+        columns_free_text(text);
+        return NULL;
+    }
+    return text;
+}

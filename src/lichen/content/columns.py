@@ -7,8 +7,9 @@ milliseconds, so it is asked for when there are ``MANY`` files and not before.
 
 from __future__ import annotations
 
+import array
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "TYPE_REGULAR",
     "Columns",
     "SplitLog",
+    "TableText",
     "columns",
     "loaded",
 ]
@@ -53,6 +55,21 @@ class SplitLog:
     states: bytes
     times: bytes
     rest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TableText:
+    """A table of digests by name, written down.
+
+    Attributes:
+        members: Canonical JSON of it.
+        names: Sorted, a zero byte between them.
+        order: For each in this order its place among what was given, four bytes each.
+    """
+
+    members: bytes
+    names: bytes
+    order: bytes
 
 
 class Columns:
@@ -107,6 +124,23 @@ class Columns:
             ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_void_p,
             ctypes.c_void_p,
         ]  # fmt: skip
+
+        class Text(ctypes.Structure):
+            """``struct text`` of the library."""
+
+            _fields_ = [
+                *((name, ctypes.c_uint64) for name in ("members_bytes", "names_bytes")),
+                *((name, ctypes.c_void_p) for name in ("members", "names", "order")),
+            ]
+
+        self._text = library.columns_text
+        self._text.restype = ctypes.POINTER(Text)
+        self._text.argtypes = [
+            ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p,
+            ctypes.c_uint64,
+        ]  # fmt: skip
+        self._free_text = library.columns_free_text
+        self._free_text.restype, self._free_text.argtypes = None, [ctypes.POINTER(Text)]
 
     def split(self, log: bytes) -> SplitLog | None:
         """Part the plain reads of a preload log from its other records.
@@ -180,6 +214,39 @@ class Columns:
             return names, at(listing.types, listing.count)
         finally:
             self._free_listing(taken)
+
+    def text(self, names: Mapping[str, Sequence[str]], digests: bytes) -> TableText | None:
+        """Write a table of digests by name, as canonical JSON and as sorted names.
+
+        Args:
+            names: Ends of names by their beginning: together they are the names.
+            digests: ``DIGEST_STRIDE`` bytes for each, in this order.
+
+        Returns:
+            None when a name would need an escape, two are equal, or there is no memory.
+        """
+        counts = array.array("I", map(len, names.values()))
+        count = sum(counts)
+        assert len(digests) == DIGEST_STRIDE * count
+        try:
+            prefixes = "".join([f"{prefix}\0" for prefix in names]).encode("ascii")
+            ends = "".join(["\0".join(part) + "\0" for part in names.values() if part]).encode("ascii")
+        except UnicodeEncodeError:
+            return None
+        if prefixes.count(b"\0") != len(names) or ends.count(b"\0") != count:
+            return None
+        taken = self._text(prefixes, counts.tobytes(), len(counts), ends, len(ends), digests, count)
+        if not taken:
+            return None
+        try:
+            text, at = taken.contents, self._ctypes.string_at
+            return TableText(
+                at(text.members, text.members_bytes),
+                at(text.names, text.names_bytes),
+                at(text.order, 4 * count),
+            )
+        finally:
+            self._free_text(taken)
 
     def find(
         self, states: bytes, tables: Iterable[tuple[int, bytes]], entry_bytes: int

@@ -63,7 +63,13 @@ class Processor:
             text = Path(_CPUINFO).read_text("utf-8", "replace")
         except OSError:
             text = ""
-        return cls.from_cpuinfo(text, os.cpu_count() or 1, platform.processor() or platform.machine())
+        thread_count = os.cpu_count() or 1
+        found = cls.from_cpuinfo(text, thread_count)
+        if found.name:
+            return found
+        return cls.from_cpuinfo(  # ``platform`` may have to start a program that says what it is
+            text, thread_count, platform.processor() or platform.machine()
+        )
 
     @classmethod
     def from_cpuinfo(cls, text: str, thread_count: int, fallback_name: str = "") -> Self:

@@ -17,6 +17,8 @@ from lichen.content.compiled import compiled_library
 from lichen.content.digest_cache import DigestCache
 from lichen.content.digest_table import ENTRY
 from lichen.content.files import StatKey
+from lichen.encoding.base import b64u
+from lichen.encoding.canonical import canonical_json
 
 RECORD = struct.Struct("<IBBBBIIqQQqqqII")
 REGULAR, DIRECTORY = 8, 4
@@ -256,3 +258,28 @@ def test_what_cannot_be_loaded_is_not_kept(tmp_path: Path) -> None:
     )
     assert found is None
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["", "a/", "a/b/", "a-/", 'q"/', "ä/", "{project}/"]), st.sets(st.text(max_size=6))
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_a_table_is_written_as_canonical_json_writes_it(
+    library: Columns, names: dict[str, set[str]], random: random.Random
+) -> None:
+    """Or not at all, where a name would need an escape or is there twice."""
+    ends = {start: sorted(part) for start, part in names.items()}
+    whole = [start + end for start, part in ends.items() for end in part]
+    digests = [random.randbytes(32) for _ in whole]
+    text = library.text(ends, b"".join(digest + b"\0" for digest in digests))
+    plain = all(
+        name.isascii() and name.isprintable() and not set('"\\') & set(name) for name in (*ends, *whole)
+    )
+    assert (text is not None) == (plain and len(set(whole)) == len(whole))
+    if text is not None:
+        table = {name: b64u(digest) for name, digest in zip(whole, digests, strict=True)}
+        assert text.members == canonical_json(table)
+        assert text.names.decode() == "\0".join(sorted(whole))
+        assert [whole[place] for place in memoryview(text.order).cast("I")] == sorted(whole)

@@ -7,7 +7,6 @@ has such a port.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -78,6 +77,8 @@ def is_loopback(host: str) -> bool:
     if host in ("localhost", "", "0.0.0.0", "::"):  # noqa: S104 - compared, never bound
         return True
     try:
+        import ipaddress
+
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False

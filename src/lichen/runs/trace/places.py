@@ -132,6 +132,7 @@ class Places:
             self._roots[normalise(path)] = "own"
         self.site_directories: list[str] = []
         self._places: dict[str, Place] = {}
+        self._above_roots: frozenset[str] | None = None
         self.ours_by_directory: dict[str, bool | None] = {}
 
     def add_interpreter(self, prefixes: Iterable[str], stdlib: str, path: Iterable[str]) -> None:
@@ -164,12 +165,14 @@ class Places:
                 if entry not in self.site_directories:
                     self.site_directories.append(entry)
         self._places.clear()
+        self._above_roots = None
         self.ours_by_directory.clear()
 
     def add_bytecode_tree(self, path: str) -> None:
         """Learn where an interpreter keeps bytecode apart from sources."""
         self._roots[normalise(path)] = "bytecode"
         self._places.clear()
+        self._above_roots = None
         self.ours_by_directory.clear()
 
     def of(self, path: str) -> Place:
@@ -220,8 +223,8 @@ class Places:
 
     def _all_ours(self, directory: str) -> bool | None:
         """Say whether all, or no, files in a directory are ours; None when each must be asked for."""
-        if directory.startswith((self.cache, "/etc")) or any(
-            root.rpartition("/")[0] == directory for root in self._roots
-        ):
+        if self._above_roots is None:
+            self._above_roots = frozenset(root.rpartition("/")[0] for root in self._roots)
+        if directory.startswith((self.cache, "/etc")) or directory in self._above_roots:
             return None
         return self.of(f"{directory}/x") in _OURS

@@ -47,7 +47,7 @@ def keep_apart(
         end = start + len(found)
         if not _is_all_ours(places, directory) or _is_below(directory, changed):
             entangled += _records(split, directory, found, range(start, end))
-        elif touched.get(directory, frozenset()).isdisjoint(found):
+        elif directory not in touched or touched[directory].isdisjoint(found):
             names[directory] = found
             states.append(split.states[STATE_BYTES * start : STATE_BYTES * end])
         else:

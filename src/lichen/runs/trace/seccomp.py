@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import fcntl
 import functools
-import ipaddress
 import os
 import platform
 import re
@@ -287,9 +286,9 @@ class SystemCallWatch:
         family = struct.unpack_from("<H", data)[0]
         peer: tuple[int, Any]
         if family == socket.AF_INET and len(data) >= 8:
-            peer = (2, (str(ipaddress.IPv4Address(data[4:8])), struct.unpack_from(">H", data, 2)[0]))
+            peer = (2, (socket.inet_ntop(family, data[4:8]), struct.unpack_from(">H", data, 2)[0]))
         elif family == socket.AF_INET6 and len(data) >= 24:
-            peer = (10, (str(ipaddress.IPv6Address(data[8:24])), struct.unpack_from(">H", data, 2)[0]))
+            peer = (10, (socket.inet_ntop(family, data[8:24]), struct.unpack_from(">H", data, 2)[0]))
         elif family == socket.AF_UNIX:
             raw = data[2:]
             text = os.fsdecode(raw if raw[:1] == b"\0" else raw.split(b"\0")[0])

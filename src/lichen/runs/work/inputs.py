@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichen.content.columns import STATE_BYTES
-from lichen.runs.work.digest_texts import digest_texts, texts_of_column
+from lichen.runs.work.digest_texts import digest_texts
+from lichen.runs.work.file_table import FileColumns
 
 if TYPE_CHECKING:
     from lichen.runs.trace.trace import PlainReads, StatKey
@@ -39,8 +40,7 @@ class PlainInputs:
         names: Manifest names.
         digests: Digest text of each.
         sizes: Bytes of each.
-        paths: Absolute path of each; of those that came by columns, names by directory stand in ``by_directory`` instead.
-        by_directory: Last names by directory.
+        paths: Absolute path of each.
         rest: Paths that must be looked at one by one.
         ignored: Absolute paths left out because a rule ignores them.
     """
@@ -49,9 +49,23 @@ class PlainInputs:
     digests: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    by_directory: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PlainColumns:
+    """Very many such files.
+
+    Attributes:
+        files: Names, digests and sizes.
+        by_directory: Last names by directory, an absolute path.
+        ignored: Absolute paths left out because a rule ignores them.
+    """
+
+    files: FileColumns
+    by_directory: Mapping[str, Sequence[str]]
+    ignored: list[str]
 
 
 def plain_inputs(
@@ -116,7 +130,7 @@ def plain_columns(
     *,
     changed_since_ns: int,
     own_places: Sequence[str],
-) -> tuple[PlainInputs, list[tuple[str, StatKey]]]:
+) -> tuple[PlainColumns, list[tuple[str, StatKey]]]:
     """Describe very many files that were only read: as :func:`plain_inputs`, by columns from the trace to the names.
 
     Args:
@@ -126,8 +140,7 @@ def plain_columns(
         own_places: Likewise.
 
     Returns:
-        Those that are now in the state in which they were opened, with their paths; and path and state of those that must be
-        looked at otherwise.
+        Those that are now in the state in which they were opened; and path and state of those that must be looked at otherwise.
     """
     unwanted = set(_changed_since(reads, changed_since_ns))
     left_out: set[str] = set()
@@ -142,7 +155,6 @@ def plain_columns(
     left_out |= passed_over
     reads, odd = reads.without(unwanted | left_out)
     odd = [read for read in odd if read[0] not in left_out]
-    found = PlainInputs(ignored=list(passed_over))
     digests, told = surroundings.digest_columns(reads) if len(reads) else (b"", b"")
     if told.count(1) != len(told):
         paths = list(reads.paths())
@@ -152,12 +164,10 @@ def plain_columns(
         digests = b"".join(
             digests[stride * place : stride * (place + 1)] for place, is_told in enumerate(told) if is_told
         )
-    for directory, names in reads.names.items():
-        found.names += project.names_in(directory, names)
-    found.by_directory = reads.names
-    found.sizes = memoryview(reads.states).cast("q")[2 :: STATE_BYTES // 8].tolist()
-    found.digests = texts_of_column(digests)
-    return found, odd
+    sizes = memoryview(reads.states).cast("q")[2 :: STATE_BYTES // 8].tolist()
+    names_by_start = dict(project.ends_in(directory, names) for directory, names in reads.names.items())
+    columns = FileColumns(names_by_start, digests, sizes)
+    return PlainColumns(columns, reads.names, list(passed_over)), odd
 
 
 def _changed_since(reads: PlainReads, since_ns: int) -> Iterable[str]:

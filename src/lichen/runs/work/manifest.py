@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from lichen.crypto.hashes import keyed_digest
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
 from lichen.errors import EncodingError
+from lichen.runs.work.file_table import FileTable
 
 __all__ = ["MANIFEST_VERSION", "Manifest", "Output", "command_key", "family_key"]
 
@@ -201,7 +202,7 @@ class Manifest:
         )  # fmt: skip
         whole = hashlib.sha256()
         for section in sections:
-            text = "\0".join(sorted(section)).encode("utf-8", "surrogatepass")
+            text = _names_text(section)
             whole.update(b"%d %d\0" % (len(section), len(text)))
             whole.update(text)
         return whole.digest()
@@ -265,8 +266,17 @@ _MAP_SECTIONS = (
 )  # fmt: skip
 
 
+def _names_text(section: Collection[str]) -> bytes:
+    """Write names in order, a zero byte between them."""
+    text = section.text() if isinstance(section, FileTable) else None
+    return "\0".join(sorted(section)).encode("utf-8", "surrogatepass") if text is None else text.names
+
+
 def _table_bytes(table: Mapping[str, str]) -> bytes:
     """Write a table of texts as canonical JSON; where no text needs an escape that is a matter of joining them."""
+    text = table.text() if isinstance(table, FileTable) else None
+    if text is not None:
+        return text.members
     names = sorted(table)
     values = [table[name] for name in names]
     if not names or not (_needs_no_escape("".join(names)) and _needs_no_escape("".join(values))):

@@ -7,7 +7,6 @@ hit costs trust.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import os
 import stat
@@ -22,6 +21,7 @@ from lichen.runs.distributed.launchers import LAUNCHER_VARIABLE
 from lichen.runs.trace.programs import is_written_script
 from lichen.runs.trace.trace import Access
 from lichen.runs.work.declared import declared_entries, ignored_names
+from lichen.runs.work.file_table import FileTable
 from lichen.runs.work.inputs import files_below, find_links, plain_columns, plain_inputs
 from lichen.runs.work.manifest import Manifest, Output
 from lichen.runs.work.searches import found_by_search
@@ -59,12 +59,12 @@ class Observation:
 
     Args:
         manifest: What it depended on and made.
-        data_sizes: Size by name of each data file, for choosing those that stand in the entry.
+        data: Its data files, with their sizes.
         reasons: Why it is not reusable; empty when it is.
     """
 
     manifest: Manifest
-    data_sizes: dict[str, int]
+    data: FileTable
     reasons: list[Reason] = field(default_factory=list)
 
     @property
@@ -91,8 +91,7 @@ class _Observer:
     started_ns: int
     declared_outputs: tuple[str, ...]
     code: dict[str, str] = field(default_factory=dict)
-    data: dict[str, str] = field(default_factory=dict)
-    data_sizes: dict[str, int] = field(default_factory=dict)
+    data: FileTable = field(default_factory=FileTable)
     present: dict[str, str] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     listed: dict[str, Access] = field(default_factory=dict)
@@ -223,8 +222,7 @@ class _Observer:
         if is_code:
             self.code[name] = digest
         else:
-            self.data[name] = digest
-            self.data_sizes[name] = info.st_size
+            self.data.put(name, digest, info.st_size)
 
     def take_plain(self, reads: Mapping[str, Access], paths: dict[str, _Path]) -> None:
         """Take files that were only read and are as they were; the others go to ``paths``, to be looked at one by one."""
@@ -238,8 +236,7 @@ class _Observer:
         self.plain_names += plain.names
         for path in plain.ignored:
             self.pass_over(path)
-        self.data.update(zip(plain.names, plain.digests, strict=True))
-        self.data_sizes.update(zip(plain.names, plain.sizes, strict=True))
+        self.data.put_all(plain.names, plain.digests, plain.sizes)
         for path in plain.rest:
             paths[path] = _Path(path, {"read": reads[path]})
 
@@ -256,9 +253,7 @@ class _Observer:
         self.plain_by_directory = found.by_directory
         for path in found.ignored:
             self.pass_over(path)
-        self.plain_names += found.names
-        self.data.update(zip(found.names, found.digests, strict=True))
-        self.data_sizes.update(zip(found.names, found.sizes, strict=True))
+        self.data.put_columns(found.files)
         for read in odd:
             paths[read[0]] = _Path(read[0], {"read": _plain_read(read)})
 
@@ -336,7 +331,7 @@ class _Observer:
             elif kind == "missing" and not Path(path).is_symlink():
                 if name not in self.outputs:
                     self.absent.add(name)
-            elif kind != "other" and not (self.code.keys() | self.data.keys() | self.outputs.keys()) & {name}:
+            elif kind != "other" and not (name in self.code or name in self.data or name in self.outputs):
                 self.take_input(path, name, None, is_code=False)
 
     def take_output(self, path: str, name: str) -> None:
@@ -405,7 +400,7 @@ def observe(
     manifest = _manifest(observer, command, trace)
     for what in sorted(surroundings.concealer.hidden):
         observer.blame("secret", f"{what} is a secret, by which a public ledger must not tell work apart")
-    return Observation(manifest, observer.data_sizes, observer.reasons)
+    return Observation(manifest, observer.data, observer.reasons)
 
 
 def _plain_read(read: tuple[str, StatKey]) -> Access:
@@ -443,14 +438,8 @@ def _take_links(observer: _Observer) -> None:
     """Note symbolic links on the way to inputs."""
     surroundings = observer.surroundings
     project = surroundings.project
-    names = [name for name in (*observer.code, *observer.data) if name != STDIN]
-    if len(observer.plain_names) == len(
-        observer.data
-    ):  # nothing but plain reads, of which the paths are at hand
-        names = list(observer.code)
-    elif observer.plain_names:
-        plain = set(observer.plain_names)
-        names = [name for name in names if name not in plain]
+    plain = {*observer.plain_names, STDIN}  # of plain reads the paths are at hand
+    names = [name for name in (*observer.code, *observer.data.alone()) if name not in plain]
     inputs = itertools.chain(observer.plain_paths, map(project.path_of, names))
     for link in find_links(surroundings, inputs, observer.plain_by_directory):
         if project.is_ignored(link):
@@ -496,8 +485,7 @@ def _take_stdin(observer: _Observer, trace: Trace) -> None:
         return
     digest = observer.surroundings.digest_of(STDIN)
     if digest != MISSING:
-        observer.data[STDIN] = digest
-        observer.data_sizes[STDIN] = 0
+        observer.data.put(STDIN, digest)
 
 
 def _manifest(observer: _Observer, command: Command, trace: Trace) -> Manifest:
@@ -581,11 +569,4 @@ def data_digests(observation: Observation, limit: int) -> list[str]:
         observation: Of a run.
         limit: Most digests wanted.
     """
-    data = observation.manifest.data
-    sizes: Mapping[str, int] = observation.data_sizes
-    if sizes.keys() != data.keys():
-        sizes = {name: sizes.get(name, 0) for name in data}
-    least = min(heapq.nlargest(limit, sizes.values()), default=0)
-    larger = sorted((-size, name) for name, size in sizes.items() if size > least)
-    equal = heapq.nsmallest(limit, [name for name, size in sizes.items() if size == least])
-    return [data[name] for name in [*(name for _, name in larger), *equal][:limit]]
+    return observation.data.largest(limit)

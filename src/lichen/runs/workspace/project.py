@@ -145,11 +145,16 @@ class Project:
 
     def names_in(self, directory: str, names: Sequence[str]) -> list[str]:
         """Return the manifest names of entries of a directory, as :meth:`name_of` gives each."""
+        prefix, ends = self.ends_in(directory, names)
+        return [prefix + end for end in ends]
+
+    def ends_in(self, directory: str, names: Sequence[str]) -> tuple[str, Sequence[str]]:
+        """Return what the manifest names of entries of a directory begin with, and how each goes on."""
         prefix = self.name_of(f"{directory}/x")[:-1]
         text = "".join(names)
         if text.isascii() and "%" not in text:
-            return [prefix + name for name in names]
-        return [prefix + visible(name) for name in names]
+            return prefix, names
+        return prefix, [visible(name) for name in names]
 
     def name_of(self, path: str) -> str:
         """Return the name under which an absolute path stands in a manifest."""
