@@ -91,12 +91,11 @@ def find_command(invocation: Invocation, /, words: tuple[str, ...], **options: A
 
     check_options(words, options)
     if options["prove"] is not None:
-        from lichen.runs.queries.prove import prove
+        from lichen.runs.queries.prove import prove, standing_notes
 
         with invocation.workspace(options["ledger"]) as workspace:
-            tell_proved(
-                invocation, prove(workspace, asked_claims(workspace, options)), Path(options["prove"])
-            )
+            proved = prove(workspace, asked_claims(workspace, options))
+            tell_proved(invocation, proved, Path(options["prove"]), standing_notes(workspace, proved))
         return
     query = _query(words, options)
     with invocation.workspace(options["ledger"]) as workspace:

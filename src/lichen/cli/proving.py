@@ -71,14 +71,17 @@ def asked_claims(workspace: Workspace, options: dict[str, Any]) -> list[Claim]:
     return [flagged_claim(resolve(workspace, options["flagged"]))]
 
 
-def tell_proved(invocation: Invocation, proved: Sequence[Proved], path: Path) -> None:
-    """Write the receipts to their file and the answers to the terminal."""
+def tell_proved(
+    invocation: Invocation, proved: Sequence[Proved], path: Path, notes: Sequence[str] = ()
+) -> None:
+    """Write the receipts to their file, and the answers to the terminal with what they mean for the question."""
     from lichen.cli.sentences import plural
     from lichen.runs.queries.prove import write_receipts
 
     write_receipts(path, proved)
     if invocation.as_json:
-        invocation.output.json({"file": str(path), "answers": [one.to_json() for one in proved]})
+        answers = [one.to_json() for one in proved]
+        invocation.output.json({"file": str(path), "answers": answers, "notes": list(notes)})
         return
     for one in proved:
         invocation.output.line(f"{'yes' if one.is_on_record else 'no'}: {one.answer}")
@@ -86,6 +89,8 @@ def tell_proved(invocation: Invocation, proved: Sequence[Proved], path: Path) ->
         invocation.output.note(
             f"{plural(proved[0].open_count, 'entry')} after that seal are not covered: no seal covers them yet"
         )
+    for note in notes:
+        invocation.output.note(note)
     invocation.output.note(f"the proof is in {path}; anyone can check it offline: lichen verify {path}")
 
 

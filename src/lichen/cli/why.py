@@ -40,8 +40,9 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
     Runs nothing. Names the first item that changed since the last run of this command: a source file, data, a listing, a
     variable, a version.
 
-    With --prove it also answers whether equal work is on record, with a receipt. The fingerprint asked for is computed from what
-    the command read the last time, as it is now: a run that turns out to read something else has another.
+    With --prove it also answers whether equal work is on record, with a receipt. The fingerprints asked for are computed from what
+    runs of the command read before, as it is now: a run that turns out to read something else has another. A yes is no hit yet: it is
+    said when such work was withdrawn or flagged, or does not know of something you declare.
     """
     from lichen.cli.narrator import nearest_lines
     from lichen.cli.sentences import describe_estimate
@@ -55,10 +56,11 @@ def why_command(invocation: Invocation, /, command: tuple[str, ...], **options: 
         explanation = explain(workspace, request)
         if options["prove"] is not None:
             from lichen.cli.proving import tell_proved
-            from lichen.runs.queries.prove import planned_claims, prove
+            from lichen.runs.queries.prove import planned_claims, planned_notes, prove, standing_notes
 
-            claims = planned_claims(workspace, explanation.answer.parts)
-            tell_proved(invocation, prove(workspace, claims), Path(options["prove"]))
+            proved = prove(workspace, planned_claims(workspace, explanation.answer))
+            notes = planned_notes(explanation.answer, proved, explanation.lines)
+            tell_proved(invocation, proved, Path(options["prove"]), notes + standing_notes(workspace, proved))
             return
     if invocation.as_json:
         invocation.output.json(explanation.to_json())

@@ -11,7 +11,7 @@ Rules upheld here:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ __all__ = [
     "Claim",
     "artefact_claim",
     "flagged_claim",
+    "last_entry",
     "read_claim",
     "withdrawn_claim",
     "work_claim",
@@ -39,7 +40,17 @@ _MEANT_WORK: Final = (
     "That the fingerprint is that of the work you have in mind: it is computed from digests of command, code, data, "
     "surroundings and seed, and those are not in the proof."
 )
-_UNRECORDED: Final = "That nobody did it without recording it here."
+_UNRECORDED: Final = "That nobody did it without recording it here: other ledgers, and records that wait for this one's server, are not asked."
+_OTHER_CLASSES: Final[Mapping[str, str]] = {
+    "exact": "That no such work is here with another seed: that has a same-work fingerprint, which is a question of its own. And work that "
+    "differs in any byte, version or variable it depends on has another fingerprint, though its result may be the same.",
+    "same-work": "That no such work is here under another fingerprint: what differs in any byte, version or variable it depends on "
+    "has another, though its result may be the same.",
+}
+_ANSWERS: Final = (
+    "That it answers a request: what was withdrawn or flagged stands under keys of its own (--prove FILE --withdrawn ENTRY, or "
+    "--flagged ENTRY), the end of its author's key and what else keeps a run from answering in the entries."
+)
 _ONLY_PUBLISHED: Final = (
     "Anything about files that runs read or wrote and nobody published: those stand in no key of the state."
 )
@@ -57,6 +68,7 @@ class Claim:
         leaves_open: What neither absence nor value shows, in sentences.
         no_leaves_open: What absence does not show besides.
         tells: Puts a value into words.
+        yes_leaves_open: What a value does not show besides.
     """
 
     key: bytes
@@ -65,6 +77,7 @@ class Claim:
     leaves_open: tuple[str, ...]
     no_leaves_open: tuple[str, ...]
     tells: Callable[[bytes], str]
+    yes_leaves_open: tuple[str, ...] = ()
 
     @property
     def contract(self) -> str:
@@ -88,7 +101,7 @@ class Claim:
         Args:
             value: Value of the key; None when it is absent.
         """
-        return self.leaves_open + (self.no_leaves_open if value is None else ())
+        return self.leaves_open + (self.no_leaves_open if value is None else self.yes_leaves_open)
 
 
 def work_claim(level: str, fingerprint: bytes) -> Claim:
@@ -112,8 +125,9 @@ def work_claim(level: str, fingerprint: bytes) -> Claim:
         f"was work {name} recorded?",
         f"no run {name} is on record",
         (_MEANT_WORK,),
-        (_UNRECORDED,),
+        (_UNRECORDED, _OTHER_CLASSES[level]),
         lambda value: _tally(value, "run", f"{name} is on record", f"{name} are on record"),
+        (_ANSWERS,),
     )
 
 
@@ -136,6 +150,14 @@ def artefact_claim(sha256: bytes) -> Claim:
         (_UNRECORDED,),
         lambda value: _tally(value, "publication", f"{name} is on record", f"{name} are on record"),
     )
+
+
+def last_entry(claim: Claim, value: bytes | None) -> int | None:
+    """Return the newest entry that a value counts; None where it counts none."""
+    counts = claim.key.startswith((b"exact/", b"same-work/", b"artefact/"))
+    if not counts or value is None or len(value) != _TALLY.size:
+        return None
+    return int(_TALLY.unpack(value)[1])
 
 
 def withdrawn_claim(index: int) -> Claim:

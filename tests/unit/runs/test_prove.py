@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,18 @@ import pytest
 
 from lichen.errors import EncodingError, NotFoundError, StorageError, UsageError, VerificationError
 from lichen.runs.keeping.verify import verify_receipt_file, verify_receipts
-from lichen.runs.queries.prove import planned_claims, prove, work_claims, write_receipts
+from lichen.runs.queries.prove import (
+    Proved,
+    planned_claims,
+    planned_notes,
+    prove,
+    standing_notes,
+    work_claims,
+    write_receipts,
+)
 from lichen.runs.records.flags import flag, withdraw
 from lichen.runs.records.publish import publish
+from lichen.runs.reuse.lookup import Answer, ReusePolicy, look_up
 from lichen.runs.workspace.ledger_handle import LedgerHandle
 
 if TYPE_CHECKING:
@@ -100,18 +110,92 @@ def test_publications_and_flags_are_answered_too(clinic: Clinic, tmp_path: Path)
 def test_a_planned_run_is_answered_from_what_its_command_read_before(clinic: Clinic) -> None:
     workspace = clinic.workspace()
     with pytest.raises(NotFoundError, match="no run of this command is on record"):
-        planned_claims(workspace, clinic.ask().parts)
+        planned_claims(workspace, clinic.ask())
     clinic.write("rows.csv", "1\n")
     clinic.run(reads=["rows.csv"])
-    (there,) = prove(workspace, planned_claims(workspace, clinic.ask().parts))
+    (there,) = prove(workspace, planned_claims(workspace, clinic.ask()))
     assert there.is_on_record
     clinic.write("rows.csv", "2\n")
-    absent = prove(workspace, planned_claims(workspace, clinic.ask().parts))
+    absent = prove(workspace, planned_claims(workspace, clinic.ask()))
     assert [one.is_on_record for one in absent] == [False, False]
     done = clinic.run(reads=["rows.csv"])
-    (now,) = prove(workspace, planned_claims(workspace, clinic.ask().parts))
+    (now,) = prove(workspace, planned_claims(workspace, clinic.ask()))
     assert f"as entry {done.record}" in now.answer
     assert now.claim.key == absent[0].claim.key, "the key proved absent was that of the run that came"
+
+
+def told(clinic: Clinic, answer: Answer) -> tuple[list[Proved], str]:
+    """Prove what a look-up asked for, and say what that means for its command line."""
+    proved = prove(clinic.workspace(), planned_claims(clinic.workspace(), answer))
+    notes = planned_notes(answer, proved, ("a reason.",)) + standing_notes(clinic.workspace(), proved)
+    return proved, "\n".join(notes)
+
+
+def test_a_no_is_about_everything_that_runs_of_the_command_read_before(clinic: Clinic) -> None:
+    """Equal work may stand under what an older run read: a no about the newest alone would say too much."""
+    clinic.write("rows.csv", "1\n")
+    clinic.write("more.csv", "1\n")
+    older = clinic.run(reads=["rows.csv"]).record
+    clinic.run(reads=["rows.csv", "more.csv"])
+    clinic.write("more.csv", "2\n")
+    yes, notes = told(clinic, clinic.ask())
+    assert [one.is_on_record for one in yes] == [True]
+    assert f"as entry {older}" in yes[0].answer
+    assert notes == ""
+    clinic.write("rows.csv", "2\n")
+    no, notes = told(clinic, clinic.ask())
+    assert [one.is_on_record for one in no] == [False] * 4
+    assert [one.claim.key.partition(b"/")[0] for one in no] == [b"exact"] * 2 + [b"same-work"] * 2
+    assert len({one.claim.key for one in no}) == 4
+    assert "2 fingerprints, with the seed and without" in notes
+    assert "a run that reads something else has another" in notes
+
+
+def test_a_yes_is_no_hit_where_the_entry_was_withdrawn_or_flagged(clinic: Clinic) -> None:
+    done = clinic.run()
+    flag(clinic.workspace(), str(done.record), error="odd")
+    (yes,), notes = told(clinic, clinic.ask())
+    assert f"1 flag against entry {done.record} is on record" in notes
+    withdraw(clinic.workspace(), str(done.record))
+    answer = clinic.ask()
+    assert answer.kind == "miss"
+    (yes,), notes = told(clinic, answer)
+    assert yes.is_on_record, "the entry stays on record"
+    assert "this command is not answered by it all the same: a reason." in notes
+    assert f"entry {done.record} was withdrawn by entry" in notes
+    assert f"lichen find --prove FILE --withdrawn {done.record}" in notes
+
+
+def test_what_a_request_declares_and_no_run_knows_of_is_named(clinic: Clinic) -> None:
+    clinic.write("side.csv", "1\n")
+    done = clinic.run()
+    around = clinic.surroundings()
+    declared = replace(around, declared=replace(around.declared, data=(clinic.path("side.csv"),)))
+    answer = look_up(clinic.workspace(), clinic.command("python", "train.py"), declared, ReusePolicy())
+    assert answer.kind == "miss"
+    (yes,), notes = told(clinic, answer)
+    assert yes.is_on_record
+    assert (
+        f"what entry {done.record} read does not cover this command: {{project}}/side.csv is declared"
+        in notes
+    )
+
+
+def test_a_receipt_says_of_each_class_what_it_leaves_open(clinic: Clinic, tmp_path: Path) -> None:
+    done = clinic.run()
+    _, (exact, same_work) = handed_on(clinic, tmp_path, fingerprint=ABSENT)
+    assert any("with another seed" in sentence for sentence in exact.does_not_prove)
+    assert not any("with another seed" in sentence for sentence in same_work.does_not_prove)
+    for report in (exact, same_work):
+        assert any("its result may be the same" in sentence for sentence in report.does_not_prove)
+        assert any("other ledgers" in sentence for sentence in report.does_not_prove)
+    (fingerprint,) = (
+        clinic.workspace()
+        .ledger.connection.execute("SELECT exact FROM view_run WHERE idx = ?", (done.record,))
+        .fetchone()
+    )
+    _, (there,) = handed_on(clinic, tmp_path, fingerprint=fingerprint.hex())
+    assert any("--withdrawn ENTRY" in sentence for sentence in there.does_not_prove)
 
 
 def test_entries_no_seal_covers_are_counted(clinic: Clinic) -> None:

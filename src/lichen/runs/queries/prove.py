@@ -11,20 +11,30 @@ what a command reads, and with that its fingerprint, is known from the last time
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lichen.contracts.claims import LEVELS, Claim, work_claim
+from lichen.contracts.claims import LEVELS, Claim, flagged_claim, last_entry, withdrawn_claim, work_claim
 from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
 from lichen.errors import NotFoundError, StorageError, UsageError
 from lichen.ledger.receipt_format import MAGIC
 
 if TYPE_CHECKING:
+    from lichen.runs.reuse.lookup import Answer
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["Proved", "planned_claims", "prove", "sealed_answer", "work_claims", "write_receipts"]
+__all__ = [
+    "Proved",
+    "planned_claims",
+    "planned_notes",
+    "prove",
+    "sealed_answer",
+    "standing_notes",
+    "work_claims",
+    "write_receipts",
+]
 
 
 @dataclass(frozen=True)
@@ -153,31 +163,99 @@ def work_claims(workspace: Workspace, fingerprint: bytes, level: str | None = No
     return there[:1] or claims
 
 
-def planned_claims(workspace: Workspace, parts: Mapping[str, str] | None) -> list[Claim]:
+def planned_claims(workspace: Workspace, answer: Answer) -> list[Claim]:
     """Decide which keys answer whether a planned run has been done before.
 
     Args:
         workspace: The ledger.
-        parts: Parts of its fingerprint, computed from what the same command read the last time; None when no run of
-            it is on record.
+        answer: What a look-up for it said: it names what runs of the same command read before, as that is now.
 
     Returns:
-        The key of its exact fingerprint when equal work is on record; otherwise that key and the one of the fingerprint
-        without the seed, whose absence says more.
+        The keys of the exact fingerprints on record; when there is none, for everything that was asked that key and the one of
+        the fingerprint without the seed, whose absence says more.
 
     Raises:
         NotFoundError: What the command would read is not known.
     """
-    if parts is None:
+    from lichen.runs.reuse.lookup import uncompared_line
+
+    if not answer.asked:
+        left_out = "" if answer.uncompared is None else f"; {uncompared_line(answer.uncompared)}"
         raise NotFoundError(
-            "no run of this command is on record, so what it would read, and with that its fingerprint, is not known",
+            "no run of this command is on record that could be compared, so what it would read, and with that its fingerprint, is not "
+            f"known{left_out}",
             remedy="Nothing in the state stands for a command alone: `lichen audit` shows that the entries are all there are,"
             " and `lichen log` that none of them is this. After a run of it there is a fingerprint to ask for.",
         )
-    exact = work_claim("exact", exact_fingerprint(parts))
-    if workspace.ledger.state_get(exact.contract, exact.key) is not None:
-        return [exact]
-    return [exact, work_claim("same-work", same_work_fingerprint(parts))]
+    exact = {
+        exact_fingerprint(each.parts): work_claim("exact", exact_fingerprint(each.parts))
+        for each in answer.asked
+    }
+    there = [
+        claim for claim in exact.values() if workspace.ledger.state_get(claim.contract, claim.key) is not None
+    ]
+    without_seed = {same_work_fingerprint(each.parts): None for each in answer.asked}
+    return there or [*exact.values(), *(work_claim("same-work", fingerprint) for fingerprint in without_seed)]
+
+
+def planned_notes(answer: Answer, proved: Sequence[Proved], reasons: Sequence[str]) -> list[str]:
+    """Say what proofs about a planned run mean for its command line, and what they leave open.
+
+    Args:
+        answer: What the look-up said.
+        proved: The proofs for `planned_claims`.
+        reasons: Why the command would be answered or not, as `lichen why` says it.
+
+    Returns:
+        Sentences.
+    """
+    from lichen.runs.reuse.lookup import uncompared_line
+
+    notes = []
+    if any(one.is_on_record for one in proved):
+        if answer.kind != "hit":
+            notes.append(
+                f"a yes is about equal work, and this command is not answered by it all the same: {' '.join(reasons)}"
+            )
+    else:
+        count = len({exact_fingerprint(each.parts) for each in answer.asked})
+        notes.append(
+            f"this no is for what runs of this command read before, as it is now ({count} fingerprint{'s' if count > 1 else ''}, with the "
+            "seed and without); a run that reads something else has another, and so has like work by another command line, or with "
+            "other data, versions or variables, which may be on record: lichen find"
+        )
+    notes += [
+        f"what entry {each.latest} read does not cover this command: {each.gap.describe()}"
+        for each in answer.asked
+        if each.gap is not None
+    ]
+    if answer.uncompared is not None:
+        notes.append(f"not asked for: {uncompared_line(answer.uncompared)}")
+    return [*notes, *answer.warnings]
+
+
+def standing_notes(workspace: Workspace, proved: Iterable[Proved]) -> list[str]:
+    """Say of what is on record whether its newest entry was withdrawn or flagged, which is a question of its own.
+
+    Args:
+        workspace: The ledger.
+        proved: Answers; those that name no entry are passed over.
+    """
+    notes = {}
+    for one in proved:
+        entry = last_entry(one.claim, one.value)
+        if entry is None:
+            continue
+        for claim, option, means in (
+            (withdrawn_claim(entry), "--withdrawn", "; it answers no request any more"),
+            (flagged_claim(entry), "--flagged", ""),
+        ):
+            value = workspace.ledger.state_get(claim.contract, claim.key)
+            if value is not None:
+                notes[claim.key] = (
+                    f"{claim.answer(value)}{means} (to prove it: lichen find --prove FILE {option} {entry})"
+                )
+    return list(notes.values())
 
 
 def write_receipts(path: Path, proved: Sequence[Proved]) -> None:

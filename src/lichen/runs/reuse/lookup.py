@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Asked",
     "EarlierRun",
     "Nearest",
     "ReusePolicy",
@@ -159,6 +160,21 @@ class Nearest:
     same_code: bool
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for because runs of this request read it before, as it is now.
+
+    Args:
+        latest: Newest run that read the same things.
+        parts: Parts of the fingerprint.
+        gap: What the request declares, or no longer ignores, and such a run does not answer for; None when there is nothing.
+    """
+
+    latest: int
+    parts: Mapping[str, str]
+    gap: Difference | None
+
+
 @dataclass
 class Answer:
     """What the ledger said.
@@ -181,6 +197,7 @@ class Answer:
         is_strangers: Whether it is an offer because its author is not trusted.
         found_again: Output files of a hit that its run looked for before it made them, and that are there as it left them.
         undeclared: Paths of outputs of somebody else's run that are not among those declared, for which it is only offered.
+        asked: Everything asked for until this answer was found.
     """
 
     kind: str
@@ -198,6 +215,7 @@ class Answer:
     is_strangers: bool = False
     found_again: Sequence[str] = ()
     undeclared: Sequence[str] = ()
+    asked: Sequence[Asked] = ()
     warnings: list[str] = field(default_factory=list)
 
 
@@ -256,7 +274,7 @@ def _look_up(
     workspace: Workspace, command: Command, surroundings: Surroundings, policy: ReusePolicy
 ) -> Answer:
     key = command_key(command.canonical, surroundings.project.name_of(command.cwd), workspace.group_key)
-    best = Answer("miss")
+    best, asked = Answer("miss"), list[Asked]()
     shapes = workspace.index.shapes(key, _SHAPES_MAX)
     believed = {latest: _is_believed(workspace, latest, policy) for latest, _ in shapes}
     for latest, cid in sorted(shapes, key=lambda shape: not believed[shape[0]]):
@@ -270,12 +288,13 @@ def _look_up(
             continue
         now = replace(surroundings.redo(shape), seeds=dict(command.seeds)).sharing(shape)
         parts = now.parts(workspace.group_key)
-        covered = gap_between(surroundings, shape) is None
-        answer = _answer_for(workspace, surroundings, parts, policy) if covered else None
+        asked.append(Asked(latest, parts, gap_between(surroundings, shape)))
+        answer = _answer_for(workspace, surroundings, parts, policy) if asked[-1].gap is None else None
         if answer is not None and _RANK[answer.kind] > _RANK[best.kind]:
             answer.parts = parts
             answer.warnings = best.warnings + answer.warnings
             best = answer
+        best.asked = asked
         if best.kind == "hit":
             return best
         best.parts = best.parts or parts
