@@ -247,7 +247,7 @@ def test_only_receipts_are_replaced(clinic: Clinic, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no directory"):
         write_receipts(tmp_path / "nowhere" / "answer", proved)
     with pytest.raises(StorageError, match="cannot write"):
-        write_receipts(tmp_path / ("x" * 250), proved)
+        write_receipts(tmp_path / ("x" * 255), proved)
     assert [entry.name for entry in tmp_path.iterdir() if "answer" in entry.name] == ["answer"]
 
 
