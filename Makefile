@@ -16,7 +16,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## make .venv with everything a developer needs
-	@PYTHON="$(PYTHON)" sh tools/prepare dev demo corpus experiments web weights
+	@PYTHON="$(PYTHON)" sh tools/prepare dev demo corpus experiments web weights stores
 
 demo: ## the report's story, told on real clinical data (under two minutes)
 	@PYTHON="$(PYTHON)" sh tools/prepare demo web

@@ -7,7 +7,8 @@ world finds the same thing under the same name. The ledger holds names only; the
 - ``directory``, ``hamt``: the name of a whole directory, sharded when it is large
 - ``car``: artefacts in transit, one file of verified raw blocks
 - ``weights``: the identity of the tensors in a file, whatever its format
-- ``store``: the port every store implements; ``directory_store`` and ``memory_store`` implement it
+- ``store``: the port every store implements; ``directory_store``, ``memory_store`` and ``fsspec_store`` (any
+  URL that fsspec opens) implement it
 - ``placement``, ``verified_reader``: how a store gives an artefact back, as a file and as a stream
 - ``digest_cache``, ``digest_table``: names of files that have not changed since they were last hashed
 - ``files``: opening what others wrote without being fooled by links, pipes and edits

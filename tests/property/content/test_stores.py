@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import shutil
@@ -15,10 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lichen.content.digest_cache import DigestCache
 from lichen.content.directory_store import DirectoryStore
+from lichen.content.fsspec_store import FsspecStore
 from lichen.content.memory_store import MemoryStore
+from lichen.content.store import ArtefactStore
 from lichen.content.unixfs import CHUNK_SIZE, hash_bytes
 from lichen.errors import LichenError, NotFoundError, UsageError
 
+FSSPEC = importlib.util.find_spec("fsspec") is not None
 CONTENTS = [b"", b"a", b"b", bytes(CHUNK_SIZE), b"c" * (CHUNK_SIZE + 1), os.urandom(3 * CHUNK_SIZE)]
 
 
@@ -29,7 +33,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.target = self.directory / "target"
-        self.stores = (DirectoryStore(self.directory / "store"), MemoryStore())
+        self.stores: tuple[ArtefactStore, ...] = (DirectoryStore(self.directory / "store"), MemoryStore())
+        if FSSPEC:
+            self.stores += (FsspecStore(f"file://{self.directory}/files"),)
         self.model: dict[object, bytes] = {}
 
     def teardown(self) -> None:

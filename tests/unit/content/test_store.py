@@ -9,6 +9,7 @@ import stat
 import pytest
 
 from lichen.content.directory_store import DirectoryStore
+from lichen.content.fsspec_store import FsspecStore
 from lichen.content.memory_store import MemoryStore
 from lichen.content.pipeline import BUFFER_SIZE
 from lichen.content.store import ArtefactStore
@@ -18,9 +19,14 @@ from lichen.errors import FileChangedError, NotFoundError, UsageError, Verificat
 SIZES = [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, BUFFER_SIZE + 1]
 
 
-@pytest.fixture(params=[DirectoryStore, MemoryStore], ids=lambda each: each.__name__)
+@pytest.fixture(params=["directory", "memory", "file://", "memory://"])
 def store(request, tmp_path) -> ArtefactStore:
-    return DirectoryStore(tmp_path / "store") if request.param is DirectoryStore else MemoryStore()
+    if request.param == "directory":
+        return DirectoryStore(tmp_path / "store")
+    if request.param == "memory":
+        return MemoryStore()
+    pytest.importorskip("fsspec")
+    return FsspecStore(f"{request.param}{tmp_path}/store")
 
 
 @pytest.fixture
