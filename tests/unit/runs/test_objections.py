@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -165,3 +167,84 @@ def test_many_objections_are_told_in_few_lines(clinic: Clinic) -> None:
     assert len(lines) == 4
     assert lines[0].endswith("error 4")
     assert lines[3] == "2 more such objections: lichen log --kind flag"
+
+
+def lose(clinic: Clinic, *statements: str) -> None:
+    """Lose rows of query tables, as a damaged file does, or somebody who has nothing but the file."""
+    path = clinic.workspace().ledger.path
+    clinic.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ("DELETE FROM view_flag",),
+        ("DELETE FROM view_flag WHERE target = (SELECT max(idx) FROM view_run)",),
+        ("DELETE FROM view_flag", "DELETE FROM view_artefact"),
+        ("UPDATE view_flag SET target = 0",),
+    ],
+)
+def test_a_flag_that_a_query_table_hides_is_told_all_the_same(clinic: Clinic, lost: tuple[str, ...]) -> None:
+    """The state counts flags, and every seal commits to it; the tables are nobody's word."""
+    run = train(clinic)
+    model = publish(clinic.workspace(), "model", clinic.root / "model.bin").entry
+    data = publish(clinic.workspace(), "data", clinic.root / "data.csv").entry
+    against_run = flag(clinic.workspace("ben"), str(run), "a back door", severity="high").entry
+    against_model = flag(clinic.workspace("eve"), str(model), "slow").entry
+    against_data = flag(clinic.workspace("eve"), str(data), "odd").entry
+    lose(clinic, *lost)
+    answer = weighed(clinic, "ben", BEN_TRUSTS_ADA)
+    assert answer.kind == "offer"
+    told = {(each.entry, each.of, each.about, each.severity) for each in answer.objections}
+    assert told == {
+        (against_run, run, "run", "high"), (against_model, model, "output", "medium"), (against_data, data, "data", "medium"),
+    }  # fmt: skip
+    (warning,) = answer.warnings
+    assert "fewer flags or disputes" in warning
+    assert "they were made again from the entries" in warning
+    again = weighed(clinic, "ben", BEN_TRUSTS_ADA)
+    assert (again.kind, again.objections, again.warnings) == ("offer", answer.objections, [])
+
+
+def test_a_dispute_that_a_query_table_hides_is_told_all_the_same(clinic: Clinic) -> None:
+    one = train(clinic)
+    train(clinic, weights="other weights")
+    lose(clinic, "DELETE FROM view_flag")
+    answer = weighed(clinic)
+    assert [(each.kind, each.about, each.of) for each in answer.objections] == [("dispute", "work", one)]
+    assert len(answer.warnings) == 1
+
+
+def test_what_an_objection_is_its_entry_says_and_no_query_table(clinic: Clinic) -> None:
+    run = train(clinic)
+    flag(clinic.workspace("ben"), str(run), "a back door", severity="high")
+    lose(clinic, "UPDATE view_flag SET member = 'eve', said = '{\"severity\":\"low\"}'")
+    answer = weighed(clinic, "ben", BEN_TRUSTS_ADA)
+    assert answer.kind == "offer"
+    assert [(each.member, each.severity) for each in answer.objections] == [("ben", "high")]
+
+
+def test_whole_query_tables_cost_no_reading_of_entries(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(clinic)
+    model = publish(clinic.workspace(), "model", clinic.root / "model.bin").entry
+    publish(clinic.workspace("ben"), "model", clinic.root / "model.bin")
+    for entry in (run, model):
+        flag(clinic.workspace("ben"), str(entry), "odd")
+    answer = clinic.ask()
+    asked: list[int] = []
+    ledger = type(clinic.workspace().ledger)
+    real = ledger.entry
+
+    def counted(self: Any, index: int) -> Any:
+        asked.append(index)
+        return real(self, index)
+
+    monkeypatch.setattr(ledger, "entry", counted)
+    weigh_objections(clinic.workspace(), answer, ReusePolicy())
+    assert len(answer.objections) == 2
+    assert len(asked) <= 4, "the flags, and whose the run is"

@@ -7,15 +7,18 @@ See decision 0015.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lichen.contracts.registry import is_withdrawn
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.foreign_json import read_json
+from lichen.encoding.statement import Statement
 from lichen.errors import LichenError
 from lichen.runs.queries.views import is_digest
+from lichen.runs.reuse.counted_flags import CONTENTS_MAX, Missing, flags_the_tables_hide
 
 if TYPE_CHECKING:
     from lichen.runs.reuse.lookup import Answer, EarlierRun, ReusePolicy
@@ -76,8 +79,15 @@ def weigh_objections(workspace: Workspace, answer: Answer, policy: ReusePolicy) 
     """
     assert answer.run is not None
     assert answer.manifest is not None
-    answer.objections = objections_to(workspace, answer.run, answer.manifest)
+    missing = flags_the_tables_hide(workspace, answer.run, _contents(answer.manifest))
+    answer.objections = objections_to(workspace, answer.run, answer.manifest, missing)
+    if missing.flags or missing.unread_count:
+        answer.warnings.append(_hidden_line(workspace, answer.run, missing))
     if workspace.is_own(answer.run.index) or "flagged" in policy.accept:
+        return
+    if missing.unread_count:
+        note = f"{missing.unread_count} flags or disputes about it are counted that no entry shows; `lichen audit` says more"
+        answer.kind, answer.note, answer.takes = "offer", note, "flagged"
         return
     for objection in answer.objections:
         is_grave = objection.severity == "high" and objection.about in ("run", "output")
@@ -86,25 +96,73 @@ def weigh_objections(workspace: Workspace, answer: Answer, policy: ReusePolicy) 
             return
 
 
-def objections_to(workspace: Workspace, run: EarlierRun, manifest: Manifest) -> tuple[Objection, ...]:
+def _hidden_line(workspace: Workspace, run: EarlierRun, missing: Missing) -> str:
+    """Say that the query tables are damaged, and make them again."""
+    try:
+        workspace.ledger.rebuild_views(every=True)
+        then = "they were made again from the entries"
+    except LichenError as error:
+        then = f"they could not be made again: {error.message}"
+    return (
+        f"query tables showed {len(missing.flags) + missing.unread_count} fewer flags or disputes about entry {run.index} than the "
+        f"ledger's state counts; {then}"
+    )
+
+
+def _contents(manifest: Manifest) -> dict[bytes, str]:
+    """Return what each file is to the run, those it made first."""
+    made = {output.sha256: "output" for output in manifest.outputs}
+    read = {b64u_decode(text): "data" for text in itertools.islice(manifest.data.values(), CONTENTS_MAX)}
+    return {**made, **{digest: about for digest, about in read.items() if digest not in made}}
+
+
+def objections_to(
+    workspace: Workspace, run: EarlierRun, manifest: Manifest, missing: Missing | None = None
+) -> tuple[Objection, ...]:
     """Return what is on record against a run, and not withdrawn: the gravest first, then the newest.
+
+    Query tables say where to look; what an objection is, its entry says.
 
     Args:
         workspace: Ledger and store.
         run: The run.
         manifest: Its manifest, which names what it made and read.
+        missing: What the tables do not show.
     """
     found: dict[int, Objection] = {}
-    for row, about in (*_against_the_run(workspace, run), *_against_contents(workspace, manifest)):
-        index, target, kind, member, said = row
-        if index not in found and not is_withdrawn(workspace.ledger.state_get, index):
-            fields = read_json(said)
-            severity = fields.get("severity", "medium") if kind == "flag" else None
-            text = _text_of(workspace, fields)
-            found[index] = Objection(index, target, kind, member, severity, about, text)
+    shown = (*_against_the_run(workspace, run), *_against_contents(workspace, manifest))
+    hidden = () if missing is None else missing.flags
+    for index, about in (*((row[0], about) for row, about in shown), *hidden):
+        if index in found or is_withdrawn(workspace.ledger.state_get, index):
+            continue
+        objection = _as_its_entry_says(workspace, index, about)
+        if objection is not None:
+            found[index] = objection
     order = {"high": 0, "medium": 1, "low": 2}
     return tuple(
         sorted(found.values(), key=lambda each: (order.get(each.severity or "medium", 1), -each.entry))
+    )
+
+
+def _as_its_entry_says(workspace: Workspace, index: int, about: str) -> Objection | None:
+    """Read a flag or dispute from its entry; None when it is neither, or a dispute one side of which was withdrawn."""
+    statement = Statement.from_bytes(workspace.ledger.entry(index).payload)
+    said = statement.predicate
+    if statement.kind == "dispute":
+        sides = (int(said["of"]), int(said["against"]))
+        if any(is_withdrawn(workspace.ledger.state_get, side) for side in sides):
+            return None
+    elif statement.kind != "flag":
+        return None
+    severity = said.get("severity", "medium") if statement.kind == "flag" else None
+    return Objection(
+        index,
+        int(said["of"]),
+        statement.kind,
+        str(said["member"]),
+        severity,
+        about,
+        _text_of(workspace, said),
     )
 
 
@@ -122,8 +180,8 @@ def objection_lines(answer: Answer) -> list[str]:
     return lines
 
 
-_Row = tuple[int, int, str, str, str]
-_ROW = "view_flag.idx, view_flag.target, view_flag.kind, view_flag.member, view_flag.said"
+_Row = tuple[int, int]
+_ROW = "view_flag.idx, view_flag.target"
 
 
 def _against_the_run(workspace: Workspace, run: EarlierRun) -> Iterator[tuple[_Row, str]]:
@@ -144,9 +202,7 @@ def _against_the_run(workspace: Workspace, run: EarlierRun) -> Iterator[tuple[_R
         f"WHERE {is_digest('view_run.exact', '?1')} AND view_flag.kind = 'dispute'",
         (run.exact,),
     ):
-        between = (int(row[1]), int(read_json(row[4])["against"]))
-        if not any(is_withdrawn(workspace.ledger.state_get, index) for index in between):
-            yield row, "work"
+        yield row, "work"
 
 
 def _against_contents(workspace: Workspace, manifest: Manifest) -> Iterator[tuple[_Row, str]]:
@@ -192,7 +248,7 @@ def _made(workspace: Workspace, index: int) -> set[bytes]:
         return set()
 
 
-def _text_of(workspace: Workspace, said: dict[str, Any]) -> str:
+def _text_of(workspace: Workspace, said: Mapping[str, Any]) -> str:
     if "error" in said:
         return str(said["error"])
     try:
