@@ -10,6 +10,8 @@ Schema   What differs from the one before
 1        the first
 2        state writes of unsealed entries are derived from them, no longer stored; views say how many
          entries they have been offered, because they are filled when somebody asks
+3        the pieces of the state are cut every four bits of the keys instead of every five, and hold at
+         most 48 keys instead of 64
 =======  ==========================================================================================
 """
 
@@ -22,7 +24,7 @@ from typing import Final
 
 __all__ = ["SCHEMA_VERSION", "VIEWS_TABLE", "bring_up_to_date"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 VIEWS_TABLE: Final = (
     "CREATE TABLE views(name TEXT PRIMARY KEY, version INTEGER NOT NULL, objects TEXT NOT NULL,"
@@ -39,6 +41,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
 
     Raises:
         sqlite3.Error: The file cannot be written, or is damaged; it is as it was after the last whole step.
+        CorruptLedgerError: The state in it is damaged; the same.
     """
     while True:
         connection.execute("BEGIN IMMEDIATE")
@@ -66,4 +69,11 @@ def _to_2(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE pending")
 
 
-_STEPS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {1: _to_2}
+def _to_3(connection: sqlite3.Connection) -> None:
+    """The state has the same keys, values and roots in other pieces."""
+    from lichen.ledger.state_store import rebuild_pieces  # only here: it is needed once for a file
+
+    rebuild_pieces(connection)
+
+
+_STEPS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {1: _to_2, 2: _to_3}

@@ -1,4 +1,4 @@
-"""Up to 64 neighbouring keys of the state, with the tree over them, in one piece.
+"""Up to 48 neighbouring keys of the state, with the tree over them, in one piece.
 
 A bucket holds its keys in order, the bit at which each parts from the next, the hash of the node at each such parting,
 and the values. The partings determine the tree: among any neighbouring keys, the node above them all is at the parting
@@ -18,13 +18,32 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from lichen.errors import CorruptLedgerError
 from lichen.ledger.state_map import KEY_BITS, first_difference, state_leaf_hash
 
-__all__ = ["BUCKET_COUNT_MAX", "Bucket", "apply_changes", "damaged", "value_in"]
+__all__ = [
+    "BUCKET_COUNT_MAX",
+    "Bucket",
+    "Change",
+    "ChangedBucket",
+    "apply_changes",
+    "change_bucket",
+    "damaged",
+    "key_count",
+    "merge_changes",
+    "value_in",
+]
 
-BUCKET_COUNT_MAX = 64  # keys, unless they share their first 60 bits
+BUCKET_COUNT_MAX = 48  # keys, unless they share their first 60 bits; with their hashes and small values they fit a page of 4096 bytes
+REBUILT_FROM_COUNT = (
+    6  # from so many changes on, hashing a whole bucket costs less than the ways up from each
+)
+
+Change = tuple[bytes, bytes | None]
+"""A key and its new value, or None to remove it."""
+
 _PENDING = bytes(32)  # stands for a node hash that is about to be computed
 
 
@@ -314,9 +333,52 @@ def _reduce(bits: bytearray, nodes: list[bytes], hashes: list[bytes], waiting: l
     hashes[-1] = nodes[parting] = hashlib.sha256(b"\x03%c%s%s" % (bits[parting], hashes[-1], right)).digest()
 
 
-def apply_changes(
-    bucket: Bucket, changes: Iterable[tuple[bytes, bytes | None]]
-) -> list[tuple[bytes, bytes | None]]:
+class ChangedBucket(NamedTuple):
+    """What a bucket has become.
+
+    Attributes:
+        data: As :meth:`Bucket.to_bytes` writes it; nothing when no key is left.
+        hash: Over its keys and values, 32 bytes; zeros when no key is left.
+        undo: Each key that did change, with the value it had before.
+    """
+
+    data: bytes
+    hash: bytes
+    undo: list[Change]
+
+
+def key_count(data: bytes) -> int:
+    """How many keys a stored bucket, or nothing, says that it holds."""
+    return int.from_bytes(data[:2], "big")
+
+
+def change_bucket(data: bytes, changes: Sequence[Change]) -> ChangedBucket | None:
+    """Set and remove keys of a stored bucket, which may grow beyond its bound or become empty.
+
+    Args:
+        data: As :meth:`Bucket.to_bytes` writes it; nothing for a bucket that is not there.
+        changes: Keys, in order, and values, None to remove one.
+
+    Returns:
+        The new bucket; None when nothing did change.
+
+    Raises:
+        CorruptLedgerError: The bucket is damaged where it is to be changed.
+    """
+    bucket = Bucket.from_bytes(data) if data else Bucket.from_items(())
+    if len(changes) > REBUILT_FROM_COUNT:
+        items, undo = merge_changes(bucket.items(), changes)
+        bucket = Bucket.from_items(items)
+    else:
+        undo = apply_changes(bucket, changes)
+    if not undo:
+        return None
+    if len(bucket) == 0:
+        return ChangedBucket(b"", bytes(32), undo)
+    return ChangedBucket(bucket.to_bytes(), bucket.hash(), undo)
+
+
+def apply_changes(bucket: Bucket, changes: Iterable[Change]) -> list[Change]:
     """Set and remove keys of a bucket, which may grow beyond its bound or become empty.
 
     Args:
@@ -329,7 +391,7 @@ def apply_changes(
     Raises:
         CorruptLedgerError: A value that is replaced is not the one that was stored.
     """
-    undo: list[tuple[bytes, bytes | None]] = []
+    undo: list[Change] = []
     for key, value in changes:
         at, present = bucket.find(key)
         old = bucket.value(at) if present else None
@@ -341,3 +403,21 @@ def apply_changes(
         else:
             bucket.put(at, present, key, value)
     return undo
+
+
+def merge_changes(
+    items: Iterable[tuple[bytes, bytes]], changes: Iterable[Change]
+) -> tuple[list[tuple[bytes, bytes]], list[Change]]:
+    """Apply many changes at once; return keys in order with their values, and what undoes the changes."""
+    values = dict(items)
+    undo: list[Change] = []
+    for key, value in changes:
+        old = values.get(key)
+        if value == old:
+            continue
+        undo.append((key, old))
+        if value is None:
+            del values[key]
+        else:
+            values[key] = value
+    return sorted(values.items()), undo

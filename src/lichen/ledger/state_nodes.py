@@ -1,9 +1,9 @@
 """The state map in pieces small enough to read and write one at a time, and the places they lie in.
 
-The tree of :mod:`lichen.ledger.state_map` is cut every five bits. The piece for a prefix of the keys is
+The tree of :mod:`lichen.ledger.state_map` is cut every four bits. The piece for a prefix of the keys is
 
-* a *bucket* (:mod:`lichen.ledger.state_bucket`) when at most 64 keys have the prefix;
-* a *tile* when more have it: 32 slots for the next five bits, and the hashes of the places above them.
+* a *bucket* (:mod:`lichen.ledger.state_bucket`) when at most 48 keys have the prefix;
+* a *tile* when more have it: 16 slots for the next four bits, and the hashes of the places above them.
 
 Which pieces exist depends only on the keys stored, as the root does, so two stores with the same content hold the same
 bytes.
@@ -24,10 +24,10 @@ from lichen.ledger.state_bucket import damaged
 
 __all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile", "kind_in"]
 
-STRIDE_BITS = 5
-SLOT_COUNT: int = 2**STRIDE_BITS  # (= 32)
+STRIDE_BITS = 4
+SLOT_COUNT: int = 2**STRIDE_BITS  # (= 16)
 HEAD_BYTES = 16
-TILE_BYTES = HEAD_BYTES + (2 * SLOT_COUNT - 2) * 32  # (= 2000) so that two rows share a page of 4096 bytes
+TILE_BYTES = HEAD_BYTES + (2 * SLOT_COUNT - 2) * 32  # (= 976) so that four rows share a page of 4096 bytes
 
 EMPTY, BUCKET, TILE = 0, 1, 2  # what a slot leads to
 NOTHING = bytes(32)  # stands in a tile for a half without keys
@@ -121,10 +121,10 @@ def kind_in(data: bytes, slot: int) -> int:
 
 
 class Tile:
-    """32 slots for the next five bits of the keys, and the hashes between them and the tile's own.
+    """16 slots for the next four bits of the keys, and the hashes between them and the tile's own.
 
-    Places are numbered as in a heap: 1 is the tile itself, 2 and 3 its halves, 32 to 63 the slots. The stored form is
-    the number of keys below (8 bytes), the kinds of the slots (2 bits each, 8 bytes), and places 2 to 63.
+    Places are numbered as in a heap: 1 is the tile itself, 2 and 3 its halves, 16 to 31 the slots. The stored form is
+    the number of keys below (8 bytes), the kinds of the slots (2 bits each, 8 bytes), and places 2 to 31.
 
     Args:
         data: Stored form; None for a tile without keys.
@@ -132,23 +132,29 @@ class Tile:
 
     Raises:
         CorruptLedgerError: Not a tile.
+
+    Attributes:
+        count: How many keys are below.
+        kinds: What the slots lead to, two bits for each.
+        data: The stored form; its first 16 bytes are brought up to date by :meth:`to_bytes`.
+        first_bit: Bit of the keys that place 1 parts them by.
     """
 
-    __slots__ = ("_data", "_first_bit", "count", "kinds")
+    __slots__ = ("count", "data", "first_bit", "kinds")
 
     def __init__(self, data: bytes | None, depth: int) -> None:
         if data is not None and len(data) != TILE_BYTES:
             raise damaged("a tile is cut short")
-        self._data = bytearray(TILE_BYTES if data is None else data)
-        self._first_bit = STRIDE_BITS * depth
+        self.data = bytearray(TILE_BYTES if data is None else data)
+        self.first_bit = STRIDE_BITS * depth
         self.count: int
         self.kinds: int
-        self.count, self.kinds = _HEAD.unpack_from(self._data)
+        self.count, self.kinds = _HEAD.unpack_from(self.data)
 
     def to_bytes(self) -> bytes:
         """Write the stored form."""
-        _HEAD.pack_into(self._data, 0, self.count, self.kinds)
-        return bytes(self._data)
+        _HEAD.pack_into(self.data, 0, self.count, self.kinds)
+        return bytes(self.data)
 
     def kind(self, slot: int) -> int:
         """Tell what a slot leads to."""
@@ -158,7 +164,7 @@ class Tile:
         """Change a slot; :meth:`rehash` has to follow."""
         self.kinds = self.kinds & ~(3 << 2 * slot) | kind << 2 * slot
         at = _PLACES + 32 * (SLOT_COUNT + slot)
-        self._data[at : at + 32] = slot_hash
+        self.data[at : at + 32] = slot_hash
 
     def rehash(self, slots: set[int]) -> bytes:
         """Recompute every place above some slots.
@@ -166,7 +172,7 @@ class Tile:
         Returns:
             The tile's own hash.
         """
-        data, sha256, bit = self._data, hashlib.sha256, self._first_bit + STRIDE_BITS - 1
+        data, sha256, bit = self.data, hashlib.sha256, self.first_bit + STRIDE_BITS - 1
         places = {(SLOT_COUNT + slot) >> 1 for slot in slots}
         while True:  # level by level; what `joined` computes, in one piece because most time goes here
             for place in places:
@@ -188,18 +194,18 @@ class Tile:
     def halves(self, place: int) -> tuple[bytes, bytes]:
         """Return what stands in the two places below a place."""
         at = _PLACES + 64 * place
-        return bytes(self._data[at : at + 32]), bytes(self._data[at + 32 : at + 64])
+        return bytes(self.data[at : at + 32]), bytes(self.data[at + 32 : at + 64])
 
     def joined(self, place: int = 1) -> bytes:
         """Compute what stands in a place from the two below it."""
-        data, at = self._data, _PLACES + 64 * place
+        data, at = self.data, _PLACES + 64 * place
         if data.startswith(NOTHING, at):
             return bytes(data[at + 32 : at + 64])
         if data.startswith(NOTHING, at + 32):
             return bytes(data[at : at + 32])
-        bit = self._first_bit + place.bit_length() - 1
+        bit = self.first_bit + place.bit_length() - 1
         return hashlib.sha256(b"\x03%c%s" % (bit, data[at : at + 64])).digest()
 
     def bit(self, place: int) -> int:
         """Return the bit of the keys that a place parts them by."""
-        return self._first_bit + place.bit_length() - 1
+        return self.first_bit + place.bit_length() - 1

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from lichen.errors import CorruptLedgerError, NotFoundError, UsageError
-from lichen.ledger.state_bucket import damaged
+from lichen.ledger.state_bucket import Bucket, damaged
 from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import (
     EMPTY_STATE_ROOT,
@@ -30,11 +30,12 @@ from lichen.ledger.state_map import (
 from lichen.ledger.state_nodes import OverlayNodes
 from lichen.ledger.state_tree import Change, StateTree
 
-__all__ = ["STATE_SCHEMA", "VERSION_COUNT_KEPT", "StateStore"]
+__all__ = ["STATE_SCHEMA", "VERSION_COUNT_KEPT", "StateStore", "rebuild_pieces"]
 
 VERSION_COUNT_KEPT = 16
-CACHED_TILE_COUNT = 4_096  # in each of two generations (= 16 MiB)
-CACHED_BUCKET_COUNT = 4_096  # in each of two generations (= 20 MiB, usually)
+REBUILT_BUCKET_COUNT = 512  # buckets taken over at a time
+CACHED_TILE_COUNT = 8_192  # in each of two generations (= 16 MiB)
+CACHED_BUCKET_COUNT = 4_096  # in each of two generations (= 20 MiB, usually less)
 
 STATE_SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS state_tiles(node INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
@@ -341,6 +342,34 @@ class StateStore:
         tree = StateTree(OverlayNodes(self._nodes))
         tree.apply(values.items())
         return tree, bytes(row[0])
+
+
+def rebuild_pieces(connection: sqlite3.Connection) -> None:
+    """Cut the newest state into the pieces of this program, where it was stored in others; versions stay.
+
+    Args:
+        connection: Inside a transaction; its tables are those of :data:`STATE_SCHEMA`, with other pieces in them.
+
+    Raises:
+        CorruptLedgerError: Keys and values do not lead to the newest root.
+    """
+    execute = connection.execute
+    execute("ALTER TABLE state_buckets RENAME TO state_buckets_before")
+    execute("DROP TABLE state_tiles")
+    StateStore.create_tables(connection)
+    nodes = _SqliteNodes(connection)
+    tree, last = StateTree(nodes), -1
+    while rows := execute(
+        "SELECT node, data FROM state_buckets_before WHERE node>? ORDER BY node LIMIT ?",
+        (last, REBUILT_BUCKET_COUNT),
+    ).fetchall():
+        tree.apply([item for _, data in rows for item in Bucket.from_bytes(data).items()])
+        nodes.flush()
+        last = rows[-1][0]
+    execute("DROP TABLE state_buckets_before")
+    row = execute("SELECT root FROM state_versions ORDER BY version DESC LIMIT 1").fetchone()
+    if tree.root() != (EMPTY_STATE_ROOT if row is None else row[0]):
+        raise damaged("its keys and values do not lead to its newest root")
 
 
 def _packed(undo: list[Change]) -> bytes:

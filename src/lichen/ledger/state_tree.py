@@ -1,6 +1,6 @@
 """The state map computed piece by piece: look up, change, prove.
 
-A change reads and writes one bucket and the tiles above it, which at a million keys are three; a batch of changes
+A change reads and writes one bucket and the tiles above it, which at a million keys are four; a batch of changes
 touches each piece once. Where the pieces lie is the business of a :class:`lichen.ledger.state_nodes.NodeStore`.
 
 The definition of the map is in :mod:`lichen.ledger.state_map`; this is tested to give the same roots and proofs.
@@ -10,10 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from lichen.ledger.state_bucket import BUCKET_COUNT_MAX, Bucket, apply_changes, damaged, value_in
+from lichen.ledger.state_bucket import (
+    BUCKET_COUNT_MAX,
+    Bucket,
+    Change,
+    change_bucket,
+    damaged,
+    key_count,
+    merge_changes,
+    value_in,
+)
+from lichen.ledger.state_changes import StateChanges, changes_for
 from lichen.ledger.state_map import EMPTY_STATE_ROOT, MapProof, key_bit
 from lichen.ledger.state_nodes import (
     BUCKET,
@@ -30,16 +40,10 @@ from lichen.ledger.state_nodes import (
 __all__ = ["Change", "StateTree"]
 
 DEPTH_MAX = (
-    12  # below 60 bits of common prefix a bucket is not split: 65 such keys cost about 2**63 hashes to find
-)
-REBUILT_FROM_COUNT = (
-    6  # from so many changes on, hashing a whole bucket costs less than the ways up from each
+    15  # below 60 bits of common prefix a bucket is not split: 65 such keys cost about 2**63 hashes to find
 )
 ROOT_NODE = 1  # a node's number: a one, then the bits of its prefix
 _PREFIX = struct.Struct(">Q")
-
-Change = tuple[bytes, bytes | None]
-"""A key and its new value, or None to remove it."""
 
 
 class _Result(NamedTuple):
@@ -55,12 +59,15 @@ class StateTree:
 
     Args:
         nodes: Where the pieces lie.
+        quicker: Given a count of changes, who changes single pieces more quickly, if anyone.
     """
 
-    __slots__ = ("_nodes",)
+    __slots__ = ("_nodes", "_quick", "_quicker")
 
-    def __init__(self, nodes: NodeStore) -> None:
+    def __init__(self, nodes: NodeStore, quicker: Callable[[int], StateChanges | None] = changes_for) -> None:
         self._nodes = nodes
+        self._quicker = quicker
+        self._quick: StateChanges | None = None
 
     def __len__(self) -> int:
         kind = self._root_kind()
@@ -118,6 +125,7 @@ class StateTree:
         undo: list[Change] = []
         ordered = sorted(changes, key=lambda change: change[0])
         if ordered:
+            self._quick = self._quick or self._quicker(len(ordered))
             self._change(ROOT_NODE, 0, self._root_kind(), ordered, undo)
         return undo
 
@@ -177,22 +185,35 @@ class StateTree:
         """Apply changes below a node; None when nothing did change."""
         if kind == TILE:
             return self._change_tile(node, depth, self._tile(node, depth), changes, undo)
-        bucket = self._bucket(node) if kind == BUCKET else Bucket.from_items(())
-        before = len(bucket)
-        if len(changes) > REBUILT_FROM_COUNT:
-            bucket, undone = _rebuilt(bucket, changes)
-        else:
-            undone = apply_changes(bucket, changes)
-        if not undone:
-            return None
-        undo += undone
-        gained = len(bucket) - before
-        if len(bucket) <= BUCKET_COUNT_MAX or depth == DEPTH_MAX:
-            return self._store_bucket(node, bucket, gained)
-        if kind == BUCKET:
+        data = self._bucket_bytes(node) if kind == BUCKET else b""
+        if len(changes) > BUCKET_COUNT_MAX and depth < DEPTH_MAX:
+            before = Bucket.from_bytes(data).items() if data else ()
+            items, undone = merge_changes(before, changes)
+            if len(items) > BUCKET_COUNT_MAX:
+                undo += undone
+                return self._split(node, depth, key_count(data), items)
+        changed = self._quick.change_bucket(data, changes) if self._quick else None
+        if changed is None:
+            changed = change_bucket(data, changes)
+            if changed is None:
+                return None
+        undo += changed.undo
+        count = key_count(changed.data)
+        gained = count - key_count(data)
+        if count <= BUCKET_COUNT_MAX or depth == DEPTH_MAX:
+            self._nodes.put_bucket(node, changed.data or None)
+            return _Result(BUCKET if count else EMPTY, changed.hash, gained)
+        items = list(Bucket.from_bytes(changed.data).items())
+        return self._split(node, depth, key_count(data), items)
+
+    def _split(
+        self, node: int, depth: int, count_before: int, items: Sequence[tuple[bytes, bytes]]
+    ) -> _Result | None:
+        """Make a tile where there was a bucket, or nothing; ``items`` are all its keys and values."""
+        if count_before:
             self._nodes.put_bucket(node, None)
-        split = self._change_tile(node, depth, Tile(None, depth), list(bucket.items()), [])
-        return split and split._replace(gained=gained)
+        split = self._change_tile(node, depth, Tile(None, depth), items, [])
+        return split and split._replace(gained=split.gained - count_before)
 
     def _change_tile(
         self, node: int, depth: int, tile: Tile, changes: Sequence[Change], undo: list[Change]
@@ -212,7 +233,7 @@ class StateTree:
         tile.count += gained
         if tile.count <= BUCKET_COUNT_MAX:
             return self._collapse(node, tile, gained)
-        own_hash = tile.rehash(slots)
+        own_hash = self._quick.rehash_tile(tile, slots) if self._quick else tile.rehash(slots)
         self._nodes.put_tile(node, tile.to_bytes())
         return _Result(TILE, own_hash, gained)
 
@@ -225,12 +246,9 @@ class StateTree:
                 whole += self._bucket(child).items()
                 self._nodes.put_bucket(child, None)
         self._nodes.put_tile(node, None)
-        return self._store_bucket(node, Bucket.from_items(whole), gained)
-
-    def _store_bucket(self, node: int, bucket: Bucket, gained: int) -> _Result:
-        if len(bucket) == 0:
-            self._nodes.put_bucket(node, None)
+        if not whole:
             return _Result(EMPTY, NOTHING, gained)
+        bucket = Bucket.from_items(whole)
         self._nodes.put_bucket(node, bucket.to_bytes())
         return _Result(BUCKET, bucket.hash(), gained)
 
@@ -241,10 +259,13 @@ class StateTree:
         return Tile(data, depth)
 
     def _bucket(self, node: int) -> Bucket:
+        return Bucket.from_bytes(self._bucket_bytes(node))
+
+    def _bucket_bytes(self, node: int) -> bytes:
         data = self._nodes.bucket(node)
         if data is None:
             raise damaged(f"bucket {node:x} is missing")
-        return Bucket.from_bytes(data)
+        return data
 
 
 def _by_slot(changes: Sequence[Change], depth: int) -> Iterator[tuple[int, Sequence[Change]]]:
@@ -258,22 +279,6 @@ def _by_slot(changes: Sequence[Change], depth: int) -> Iterator[tuple[int, Seque
                 yield slot, changes[start:place]
             slot, start = found, place
     yield slot, changes[start:]
-
-
-def _rebuilt(bucket: Bucket, changes: Sequence[Change]) -> tuple[Bucket, list[Change]]:
-    """Apply many changes to a bucket at once; return the new bucket and what undoes them."""
-    values = dict(bucket.items())
-    undo: list[Change] = []
-    for key, value in changes:
-        old = values.get(key)
-        if value == old:
-            continue
-        undo.append((key, old))
-        if value is None:
-            del values[key]
-        else:
-            values[key] = value
-    return Bucket.from_items(sorted(values.items())), undo
 
 
 def _descend_tile(tile: Tile, key: bytes, steps: list[tuple[int, bytes]]) -> int:

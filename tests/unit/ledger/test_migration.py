@@ -80,3 +80,25 @@ def test_an_older_file_that_is_cut_short_is_not_touched(old):
     with pytest.raises(CorruptLedgerError, match=r"cut short|malformed"):
         old.open()
     assert old.path.read_bytes() == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state_buckets SET data=CAST(substr(data,1,length(data)-1) || x'ff' AS BLOB)"
+        " WHERE node=(SELECT max(node) FROM state_buckets)",
+        "DELETE FROM state_buckets WHERE node=(SELECT max(node) FROM state_buckets)",
+        "UPDATE state_buckets SET data=substr(data,1,20)",
+    ],
+    ids=["value", "missing", "short"],
+)
+def test_a_damaged_state_is_not_taken_over(old, statement):
+    connection = sqlite3.connect(old.path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    before = asked(old.path, "SELECT * FROM state_buckets ORDER BY node")
+    with pytest.raises(CorruptLedgerError, match="the stored state is damaged"):
+        old.open()
+    assert asked(old.path, "SELECT * FROM state_buckets ORDER BY node") == before
+    assert asked(old.path, "PRAGMA user_version") == [(2,)]

@@ -15,7 +15,7 @@ from lichen.ledger.state_check import check_pieces
 from lichen.ledger.state_map import EMPTY_STATE_ROOT, StateMap, verify_absence, verify_membership
 from lichen.ledger.state_nodes import MemoryNodes
 from lichen.ledger.state_store import VERSION_COUNT_KEPT, StateStore
-from lichen.ledger.state_tree import StateTree
+from lichen.ledger.state_tree import DEPTH_MAX, StateTree
 
 
 def key(number: int) -> bytes:
@@ -88,7 +88,7 @@ def test_keys_that_agree_in_their_first_60_bits_share_one_long_bucket() -> None:
     nodes = MemoryNodes()
     tree, clear = StateTree(nodes), StateMap(values)
     tree.apply(values.items())
-    assert (tree.root(), len(nodes.tiles), len(nodes.buckets)) == (clear.root(), 12, 1)
+    assert (tree.root(), len(nodes.tiles), len(nodes.buckets)) == (clear.root(), DEPTH_MAX, 1)
     for at in list(values)[::37]:
         assert tree.prove(at) == (values[at], clear.prove(at))
     assert (check_pieces(nodes).root, check_pieces(nodes).key_count) == (clear.root(), 200)

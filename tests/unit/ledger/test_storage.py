@@ -24,7 +24,7 @@ from lichen.errors import (
 from lichen.ledger.audit import audit
 from lichen.ledger.ledger import Ledger
 from lichen.ledger.receipt import verify_receipt
-from lichen.ledger.storage import Database
+from lichen.ledger.storage import SCHEMA_VERSION, Database
 
 
 def readable_everything(ledger):
@@ -77,9 +77,9 @@ class TestWrongFiles:
     def test_a_newer_schema(self, site, ledger):
         ledger.close()
         with sqlite3.connect(site.path) as connection:
-            connection.execute("PRAGMA user_version=3")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
         connection.close()
-        with pytest.raises(FormatVersionError, match="schema 3"):
+        with pytest.raises(FormatVersionError, match=f"schema {SCHEMA_VERSION + 1}"):
             site.open()
         with pytest.raises(FormatVersionError):
             audit(site.directory, default_contracts())
