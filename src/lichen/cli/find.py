@@ -35,7 +35,7 @@ __all__ = ["find_command"]
 @click.option(
     "--metric",
     metavar="NAME[>=NUMBER]",
-    help="Work that reported this metric, with a bound if you like: accuracy>=0.9, loss<=0.1.",
+    help="Work that reported this metric, with a bound if you like: 'accuracy>=0.9', 'loss<0.1', 'depth=4'. Comparisons: > >= < <= =.",
 )
 @click.option(
     "--file",
@@ -134,7 +134,7 @@ def _row(item: Found) -> list[str | Painted]:
     from lichen.cli.sentences import describe_metrics, describe_title
     from lichen.units import format_energy
 
-    energy = "" if item.energy_joules is None else format_energy(item.energy_joules, item.relative_u95)
+    energy = "" if item.energy_joules is None else format_energy(item.energy_joules, item.energy_relative_u95)
     if item.method == "declared" and energy:
         energy += " declared"
     return [str(item.index), item.kind, describe_title(item.title), describe_metrics(item.metrics, 2), energy, item.member,

@@ -39,8 +39,7 @@ MISSING_SHOWN_MAX = 5
     "--check",
     "check",
     metavar="ENTRY",
-    type=int,
-    help="Import nothing: check the evidence that this entry names.",
+    help="Import nothing: check the evidence that this entry names; its index is told by the import, and 5 and #5 mean the same.",
 )
 @ledger_option
 @json_option
@@ -53,7 +52,7 @@ def import_command(
     dry_run: bool,
     vouch_for: tuple[str, ...],
     reveal: bool,
-    check: int | None,
+    check: str | None,
     ledger: str | None,
 ) -> None:
     """Take the records of another ledger over into this one.
@@ -68,7 +67,7 @@ def import_command(
     if (directory is None) == (check is None):
         raise UsageError("name the ledger to import, or an entry with --check", remedy="lichen import --help")
     if directory is None or check is not None:
-        _check(invocation, ledger, check or 0)
+        _check(invocation, ledger, check or "")
         return
     with (
         invocation.workspace(ledger) as target,
@@ -84,12 +83,13 @@ def import_command(
     _tell(invocation, report)
 
 
-def _check(invocation: Invocation, ledger: str | None, index: int) -> None:
+def _check(invocation: Invocation, ledger: str | None, reference: str) -> None:
     from lichen.cli.sentences import plural
     from lichen.runs.keeping.importing import verify_evidence
+    from lichen.runs.queries.reference import resolve
 
     with invocation.workspace(ledger, read_only=True) as workspace:
-        found = verify_evidence(workspace, index)
+        found = verify_evidence(workspace, resolve(workspace, reference))
     if invocation.as_json:
         invocation.output.json({name: getattr(found, name) for name in type(found).__slots__})
         return

@@ -77,7 +77,9 @@ def init_command(
     )
     invocation.works_on(created.directory)
     if invocation.as_json:
-        invocation.output.json(dict(vars(created)))
+        invocation.output.json(
+            {"key_file" if name == "key_path" else name: value for name, value in vars(created).items()}
+        )
     else:
         _tell(invocation, created)
 

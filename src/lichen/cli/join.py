@@ -53,7 +53,7 @@ def join_command(invocation: Invocation, /, url: str, log_key: str | None, group
         genesis = ledger.genesis
         genesis_id = ledger.id
         told = {
-            "url": workspace.url, "ledger": ledger.id, "name": genesis.name, "access": genesis.access,
+            "url": workspace.url, "ledger_id": ledger.id, "name": genesis.name, "access": genesis.access,
             "log_key": genesis.log_key.did_key, "size": ledger.size, "directory": str(workspace.directory),
         }  # fmt: skip
         needs_group_key = genesis.access != "public" and not (workspace.directory / "group.key").exists()

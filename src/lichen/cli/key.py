@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +64,7 @@ def show_command(
         excused = () if log or ledger is not None else (NotALedgerError,)
         with contextlib.suppress(*excused), invocation.workspace(ledger, read_only=True) as workspace:
             log_key = workspace.ledger.log_key
-            told |= {"ledger": workspace.ledger.id, "log_key": log_key.did_key}
+            told |= {"ledger_id": workspace.ledger.id, "log_key": log_key.did_key}
             if vkey:
                 told["log_vkey"] = NoteKey(workspace.ledger.origin, log_key).vkey
     if invocation.as_json:
@@ -123,7 +124,7 @@ def members_command(invocation: Invocation, /, ledger: str | None) -> None:
     with invocation.workspace(ledger) as workspace:
         rows = list_members(workspace)
     if invocation.as_json:
-        invocation.output.json([dict(vars(row)) for row in rows])
+        invocation.output.json([_named(vars(row)) for row in rows])
     else:
         invocation.output.table(
             ("member", "", "speaks for entries", "public key"), [_member_row(row) for row in rows]
@@ -206,7 +207,7 @@ def rotate_command(invocation: Invocation, /, ledger: str | None) -> None:
     where = f", as entry {rotated.index}" if rotated.index is not None else ""
     _done(
         invocation,
-        dict(vars(rotated)),
+        _named(vars(rotated)),
         f"you sign with a new key{where}: {rotated.did_key}\nthe old key lies in {rotated.retired_path}",
     )
 
@@ -281,7 +282,7 @@ def succeed_command(invocation: Invocation, /, proposal: str | None, *, ledger: 
         done = succeed_log_key(workspace, None if proposal is None else Path(proposal))
     _done(
         invocation,
-        {**vars(done), "path": str(done.path), "retired_path": str(done.retired_path)},
+        _named(vars(done)),
         f"the log has a new key, as entry {done.index} says: {done.did_key}\n"
         f"for witnesses and policies: {done.verifier_key}\n"
         f"the old key lies in {done.retired_path}; readers that know it follow to the new one by receipts",
@@ -325,6 +326,12 @@ def _act(
     key = parse_public_key(public_key) if public_key is not None else None
     with invocation.workspace(ledger) as workspace:
         return member_action(workspace, action, member, key=key, from_index=from_index)
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A table for JSON, in which a public key and a key's file have the names that they have in every answer."""
+    names = {"did_key": "public_key", "path": "key_file", "retired_path": "retired_key_file"}
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def _done(invocation: Invocation, told: dict[str, Any], text: str) -> None:

@@ -98,8 +98,8 @@ def _facts(told: dict[str, Any]) -> tuple[str, str]:
     parts = [describe_title(str(told["title"]))] if told.get("title") else []
     if told.get("metrics"):
         parts.append(describe_metrics(told["metrics"], 2))
-    if told.get("energy"):
-        parts.append(format_energy(told["energy"]["joules"], told["energy"]["u95"]))
+    if "energy_joules" in told:
+        parts.append(format_energy(told["energy_joules"], told["energy_relative_u95"]))
     marks = ""
     if kind == "run" and told["status"] != "trained":
         marks = told["status"]
@@ -107,7 +107,7 @@ def _facts(told: dict[str, Any]) -> tuple[str, str]:
         marks = f"not reusable: {told.get('reason')}"
     if kind == "reuse":
         avoided = told.get("avoided_joules")
-        saved = f", {format_energy(avoided, told.get('avoided_u95'))} not spent" if avoided else ""
+        saved = f", {format_energy(avoided, told.get('avoided_relative_u95'))} not spent" if avoided else ""
         parts.append(f"answered from entry {told['of']}{saved}")
     elif kind == "member":
         parts.append(f"{told['action']} {told['subject_member']}")

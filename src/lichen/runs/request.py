@@ -135,6 +135,30 @@ class RunResult:
     outcome: Outcome | None = field(default=None, repr=False)
     with_inner_runs: Measurement | None = None
 
+    def __str__(self) -> str:
+        """Tell it in a line: ``trained, entry 12, accuracy 0.93, 310 ± 90 J (model, process), reusable``."""
+        from lichen.units import format_energy
+
+        told = [self.status]
+        if self.record is not None:
+            told.append(
+                f"entry {self.record}{f' by {self.author}' if self.status == 'hit' and self.author else ''}"
+            )
+        told += [f"{name} {value:g}" for name, value in self.metrics.items()]
+        if self.measurement is not None:
+            told.append(self.measurement.describe())
+        if self.credited:
+            told.append(f"{format_energy(self.avoided_joules, self.avoided_u95)} not spent")
+        if self.missed_target:
+            told.append(f"target missed: {self.missed_target}")
+        if self.reasons:
+            told.append(f"not reusable: {', '.join(code for code, _ in self.reasons)}")
+        elif self.reusable and self.status != "hit":
+            told.append("reusable")
+        if self.spooled:
+            told.append(f"waits in {self.spooled}")
+        return ", ".join(told)
+
     def to_report(self) -> dict[str, Any]:
         """Return the content of ``--report FILE``.
 

@@ -218,7 +218,7 @@ def test_a_colleague_elsewhere_is_answered_once_she_trusts(terminal: Terminal, t
 def test_one_key_replaces_another_and_old_receipts_stand(terminal: Terminal) -> None:
     terminal.type(*RUN, "--", "python", "train.py")
     rotated = json.loads(terminal.type("key", "rotate", "--json").stdout)
-    assert terminal.type("key", "show", "--public").stdout.strip() == rotated["did_key"]
+    assert terminal.type("key", "show", "--public").stdout.strip() == rotated["public_key"]
     terminal.type(*RUN, "--", "python", "train.py", "--depth", "5")
     assert report(terminal)["status"] == "trained"
     rows = json.loads(terminal.type("key", "members", "--json").stdout)
@@ -303,7 +303,7 @@ def test_own_cost_is_booked_under_the_command(terminal: Terminal) -> None:
     terminal.type("log")
     terminal.type("key", "members")
     told = json.loads(terminal.type("balance", "--json").stdout)
-    assert {"init", "run", "log", "key members"} <= set(told["by_command"])
+    assert {"init", "run", "log", "key members"} <= set(told["joules_by_command"])
     assert told["verdict"] in ("costs", "open")
 
 

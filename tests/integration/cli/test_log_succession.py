@@ -54,7 +54,7 @@ def test_one_admin_gives_the_log_a_new_key_and_readers_follow(ada: Person, tmp_p
     (tmp_path / "early.receipt").write_text(ada.type("show", "2", "--receipt"))
     done = ada.told("key", "succeed")
     new = ada.type("key", "show", "--log").strip()
-    assert new == done["did_key"] != old
+    assert new == done["public_key"] != old
     assert ada.type("key", "show", "--log", "--vkey").strip() == done["verifier_key"]
     ada.publish("second")
     (tmp_path / "late.receipt").write_text(ada.type("show", "data.csv", "--receipt"))
@@ -89,7 +89,7 @@ def test_what_was_interrupted_before_the_key_took_its_place_is_finished_by_the_n
     (directory / "log.key.before").rename(directory / "log.key")
     ada.publish("second")
     assert not (directory / "log.key.next").exists()
-    assert ada.type("key", "show", "--log").strip() == done["did_key"]
+    assert ada.type("key", "show", "--log").strip() == done["public_key"]
     assert "holds" in ada.type("audit")
 
 
@@ -101,7 +101,7 @@ def test_what_was_interrupted_before_the_ledger_said_so_takes_up_the_waiting_key
     write_key(path, SigningKey.generate())
     waiting = read_key(path).public.did_key
     ada.publish("second")  # the old key still speaks
-    assert ada.told("key", "succeed")["did_key"] == waiting
+    assert ada.told("key", "succeed")["public_key"] == waiting
 
 
 def test_three_admins_agree_through_a_file(ada: Person, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_three_admins_agree_through_a_file(ada: Person, tmp_path: Path) -> None:
     assert bob.told("key", "approve", str(proposal))["approval_count"] == 1
     assert bob.told("key", "approve", str(proposal))["approval_count"] == 1
     done = ada.told("key", "succeed", str(proposal))
-    assert ada.type("key", "show", "--log").strip() == done["did_key"]
+    assert ada.type("key", "show", "--log").strip() == done["public_key"]
     assert not (ada.directory / ".lichen" / "log-key.proposal").exists()
     ada.publish("the new key goes on")
     assert "holds" in ada.type("audit")

@@ -54,6 +54,9 @@ def test_a_result_is_shown_in_a_few_lines() -> None:
     result = RunResult("hit", 0, record=7, receipt="x" * 10_000, metrics={"accuracy": 0.9})
     assert "record=7" in repr(result)
     assert len(repr(result)) < 1000
+    assert str(result) == "hit, entry 7, accuracy 0.9"
+    lost = RunResult("failed", 1, record=8, reasons=[("exit", "it crashed")], author="ada")
+    assert str(lost) == "failed, entry 8, not reusable: exit"
 
 
 class Project:

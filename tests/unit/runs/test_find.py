@@ -57,6 +57,10 @@ def bound(text: str) -> MetricBound:
         ("accuracy>=0.9", MetricBound("accuracy", ">=", 0.9)),
         (" val/loss <= 1e-3 ", MetricBound("val/loss", "<=", 0.001)),
         ("top@5>=-.5", MetricBound("top@5", ">=", -0.5)),
+        ("accuracy>0.9", MetricBound("accuracy", ">", 0.9)),
+        ("loss < 2", MetricBound("loss", "<", 2.0)),
+        ("depth=4", MetricBound("depth", "=", 4.0)),
+        ("depth == 4", MetricBound("depth", "=", 4.0)),
     ],
 )
 def test_metrics_are_read(text: str, expected: MetricBound) -> None:
@@ -64,7 +68,7 @@ def test_metrics_are_read(text: str, expected: MetricBound) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "accuracy>0.9", "accuracy=0.9", "accuracy>=", "accuracy>=high", "0.9", ">=0.9", "a>=1>=2", "a>=1.2.3", "a>=.", "a>=--1"]
+    "text", ["", "accuracy=>0.9", "accuracy<>0.9", "accuracy>=", "accuracy>", "accuracy>=high", "0.9", ">=0.9", "a>=1>=2", "a>=1.2.3", "a>=.", "a>=--1"]
 )  # fmt: skip
 def test_what_is_no_metric_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="NAME"):
@@ -77,6 +81,11 @@ def test_bounds_include_themselves() -> None:
     assert bound("a<=1").admits(1)
     assert not bound("a<=1").admits(float("nan"))
     assert bound("a").admits(-5)
+    assert not bound("a>1").admits(1)
+    assert bound("a<1").admits(0.99)
+    assert bound("a=1").admits(1)
+    assert not bound("a=1").admits(1.01)
+    assert not any(bound(text).admits(float("nan")) for text in ("a>1", "a<1", "a=1", "a>=1", "a<=1"))
 
 
 # conditions
@@ -98,6 +107,7 @@ def test_by_data_and_metric(clinic: Clinic) -> None:
     there = clinic.root / "a.csv"
     assert depths(clinic, data=there, metric=bound("accuracy>=0.9"), order="energy") == ["4", "3"]
     assert depths(clinic, data=there, metric=bound("loss<=0.1"), order="metric") == ["4", "3"]
+    assert depths(clinic, data=there, metric=bound("loss<0.11"), order="metric") == ["4", "3"]
     assert depths(clinic, data=there, metric=bound("accuracy"), order="metric") == ["4", "3", "5"]
     assert depths(clinic, data=there, metric=bound("never"), order="metric") == []
 

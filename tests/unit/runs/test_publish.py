@@ -159,8 +159,8 @@ def test_a_model_tells_which_data_it_was_made_from(clinic: Clinic) -> None:
 def test_declared_energy_is_marked_as_declared(clinic: Clinic) -> None:
     energy = DeclaredEnergy(3.6e6, relative_u95=0.3, duration_seconds=36_000, device="one A100")
     done = publish(clinic.workspace(), "model", clinic.write("model.bin", "w"), energy=energy)
-    said = describe(clinic.workspace(), str(done.index))["energy"]
-    assert (said["joules"], said["u95"], said["method"], said["device"]) == (
+    said = describe(clinic.workspace(), str(done.index))
+    assert (said["energy_joules"], said["energy_relative_u95"], said["method"], said["device"]) == (
         3.6e6,
         0.3,
         "declared",
@@ -178,7 +178,7 @@ def test_an_implausible_claim_is_refused_and_forced_only_with_its_mark(clinic: C
     assert size(clinic) == before
     done = publish(clinic.workspace(), "model", path, energy=absurd, force=True)
     assert done.warnings[0].startswith("implausible: ")
-    notes = describe(clinic.workspace(), str(done.index))["energy"]["notes"]
+    notes = describe(clinic.workspace(), str(done.index))["notes"]
     assert notes[0].startswith("implausible: ")
 
 

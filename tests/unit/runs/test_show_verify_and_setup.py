@@ -51,7 +51,7 @@ def test_a_run_is_told_with_manifest_detail_flags_and_receipt(clinic: Clinic) ->
     index = flag(clinic.workspace(), str(done.record), "odd").entry
     told = json.loads(json.dumps(describe(clinic.workspace(), "@last")))
     assert (told["kind"], told["status"], told["reusable"], told["outputs"]) == ("run", "trained", True, 1)
-    assert told["title"] == "python {project}/train.py"
+    assert told["title"] == "python train.py"
     assert list(told["manifest"]["data"]) == ["{project}/data.csv"]
     assert told["detail"]["stdout"] == "acc \ufffd 0.9\n"
     assert [item["index"] for item in told["flags"]] == [index]

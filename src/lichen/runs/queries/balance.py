@@ -108,10 +108,15 @@ class Balance:
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as a table for JSON."""
+        absolute = {
+            "avoided_u95": "avoided_joules_u95",
+            "spent_u95": "spent_joules_u95",
+            "by_command": "joules_by_command",
+        }
         return {
-            **self.__dict__,
+            **{absolute.get(name, name): value for name, value in self.__dict__.items()},
             "net_joules": self.net_joules,
-            "net_u95": self.net_u95,
+            "net_joules_u95": self.net_u95,
             "verdict": self.verdict,
         }
 

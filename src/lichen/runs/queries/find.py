@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class MetricBound:
 
     Args:
         name: Of the metric.
-        comparison: ``>=``, ``<=`` or empty.
+        comparison: ``>=``, ``<=``, ``>``, ``<``, ``=`` or empty.
         bound: The bound; 0 when there is none.
     """
 
@@ -47,27 +48,37 @@ class MetricBound:
     bound: float = 0.0
 
     def admits(self, value: float) -> bool:
-        """Say whether a value is within the bound."""
-        if self.comparison == ">=":
-            return value >= self.bound
-        return value <= self.bound if self.comparison == "<=" else True
+        """Say whether a value is within the bound; without one every value is."""
+        return not self.comparison or _COMPARISONS[self.comparison](value, self.bound)
+
+    @property
+    def smaller_is_better(self) -> bool:
+        """Whether the bound is an upper one, as for a loss."""
+        return self.comparison.startswith("<")
+
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
+}  # fmt: skip
 
 
 def parse_metric_bound(text: str) -> MetricBound:
-    """Read ``accuracy``, ``accuracy>=0.9`` or ``loss<=0.1``.
+    """Read ``accuracy``, ``accuracy>=0.9``, ``loss<0.1`` or ``depth=4``; ``==`` says the same as ``=``.
 
     Raises:
         UsageError: Not of that form.
     """
     match = re.fullmatch(
-        r"\s*([A-Za-z_][\w./@-]*)\s*(?:(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?\s*", text
+        r"\s*([A-Za-z_][\w./@-]*)\s*(?:(>=|<=|==|>|<|=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?\s*",
+        text,
     )
     if match is None:
         raise UsageError(
-            f"--metric {text!r} is not NAME, NAME>=NUMBER or NAME<=NUMBER",
-            remedy="For example: accuracy, 'accuracy>=0.9' or 'loss<=0.1'; each bound is included.",
+            f"--metric {text!r} is not NAME, or NAME, a comparison and a number",
+            remedy="For example: accuracy, 'accuracy>=0.9', 'loss<0.1' or 'depth=4'; a shell wants quotes around < and >.",
         )
-    return MetricBound(match[1], match[2] or "", float(match[3] or 0))
+    comparison = "=" if match[2] == "==" else match[2] or ""
+    return MetricBound(match[1], comparison, float(match[3] or 0))
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class Found:
         status: Of a run.
         reusable: Of a run.
         energy_joules: Cost, when stated.
-        relative_u95: Its uncertainty.
+        energy_relative_u95: Its relative uncertainty, 95 %.
         method: How it was measured.
         metrics: Value by name.
         cid: Of a published artefact.
@@ -129,7 +140,7 @@ class Found:
     status: str | None
     reusable: bool | None
     energy_joules: float | None
-    relative_u95: float | None
+    energy_relative_u95: float | None
     method: str | None
     metrics: Mapping[str, float]
     cid: str | None
@@ -180,7 +191,7 @@ def _ordered(found: list[Found], query: Query) -> list[Found]:
             found, key=lambda item: (item.energy_joules is None, item.energy_joules or 0.0, item.index)
         )
     if query.order == "metric" and query.metric is not None:
-        name, smaller_is_better = query.metric.name, query.metric.comparison == "<="
+        name, smaller_is_better = query.metric.name, query.metric.smaller_is_better
         sign = 1 if smaller_is_better else -1
         return sorted(
             found,
@@ -216,7 +227,7 @@ def _find_runs(workspace: Workspace, query: Query) -> list[Found]:
                 conditions.append(f"view_work.value {query.metric.comparison} ?")
                 values.append(query.metric.bound)
             if query.order == "metric":
-                order = "view_work.value" if query.metric.comparison == "<=" else "view_work.value DESC"
+                order = "view_work.value" if query.metric.smaller_is_better else "view_work.value DESC"
         if query.order == "energy":
             order = "view_work.energy_millijoules, view_work.idx"
     if query.fingerprint is not None:
@@ -271,11 +282,11 @@ def _found_run(workspace: Workspace, row: tuple[Any, ...]) -> Found:
         kind="run",
         member=row[1],
         time_unix_ms=row[2],
-        title=" ".join(known.words) if known else "(manifest not at hand)",
+        title=known.title if known else "(manifest not at hand)",
         status=row[3],
         reusable=bool(row[4]),
         energy_joules=row[6],
-        relative_u95=row[7],
+        energy_relative_u95=row[7],
         method=row[9],
         metrics=json.loads(row[11]),
         cid=None,
@@ -318,7 +329,7 @@ def _find_artefacts(workspace: Workspace, query: Query) -> list[Found]:
         found.append(
             Found(
                 index=int(row[0]), kind=row[1], member=row[2], time_unix_ms=row[3], title=row[4], status=None,
-                reusable=None, energy_joules=row[5], relative_u95=None, method=row[6], metrics=metrics, cid=row[8],
+                reusable=None, energy_joules=row[5], energy_relative_u95=None, method=row[6], metrics=metrics, cid=row[8],
                 sha256=row[9].hex(), withdrawn=_is_withdrawn(workspace, int(row[0])),
                 flag_count=_flag_count(workspace, int(row[0])),
             )

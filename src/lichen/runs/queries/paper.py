@@ -82,13 +82,14 @@ class LifeCycle:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON."""
+        names = {"relative_u95": "energy_relative_u95", "reused_joules": "avoided_joules"}
         return {
-            **{name: value for name, value in self.__dict__.items() if name != "intensity"},
+            **{names.get(name, name): value for name, value in self.__dict__.items() if name != "intensity"},
             "devices": list(self.devices),
             "zones": list(self.zones),
             "intensity": {
-                "zone": self.intensity.zone, "g_per_kwh": self.intensity.g_per_kwh,
-                "low_g_per_kwh": self.intensity.low_g_per_kwh, "high_g_per_kwh": self.intensity.high_g_per_kwh,
+                "zone": self.intensity.zone, "gco2e_per_kwh": self.intensity.g_per_kwh,
+                "gco2e_per_kwh_low": self.intensity.low_g_per_kwh, "gco2e_per_kwh_high": self.intensity.high_g_per_kwh,
                 "vintage": self.intensity.vintage, "source": self.intensity.source, "signal": self.intensity.signal,
                 "live": self.intensity.live,
             },

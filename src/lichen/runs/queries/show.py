@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lichen.encoding.base import b64u_decode
@@ -108,27 +108,42 @@ def summary(workspace: Workspace, index: int) -> dict[str, Any]:
             "status": said["status"],
             "reusable": said["reusable"],
             "reason": said.get("reason"),
-            "energy": said["energy"],
+            **_energy_fields(said["energy"]),
             "metrics": said["metrics"],
-            "title": " ".join(known.words) if known else None,
+            "title": known.title if known else None,
             "outputs": len(statement.subjects) if statement.subjects[0].name != "manifest" else 0,
         }
     elif statement.kind in ("data", "model"):
         told |= {
             "title": said.get("title") or statement.subjects[0].name,
             "cid": said["cid"],
-            "energy": said.get("energy"),
+            **_energy_fields(said.get("energy")),
             "metrics": said.get("metrics", {}),
             "artefact_size_bytes": said["size_bytes"],
         }
     else:
         told |= {
             key: said[key]
-            for key in ("action", "subject_member", "of", "against", "level", "avoided_joules", "avoided_u95", "credit",
+            for key in ("action", "subject_member", "of", "against", "level", "avoided_joules", "credit",
                         "error", "severity", "reason", "metrics", "block_height", "tree_size", "name", "access")
             if key in said
         }  # fmt: skip
+        if "avoided_u95" in said:
+            told["avoided_relative_u95"] = said["avoided_u95"]
+        told |= _energy_fields(said.get("energy"))
     return told
+
+
+def _energy_fields(energy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what an entry says of its energy under the names that every answer has for it; nothing when it says nothing."""
+    if energy is None:
+        return {}
+    told = {
+        "energy_joules": energy["joules"], "energy_relative_u95": energy["u95"], "duration_seconds": energy["seconds"],
+        "method": energy["method"], "boundary": energy["boundary"], "device": energy.get("device"), "zone": energy.get("zone"),
+        "notes": energy.get("notes"),
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def log(

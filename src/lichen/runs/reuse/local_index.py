@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lichen.errors import KeyFileError, LichenError
-from lichen.runs.work.command import spelt_out
+from lichen.runs.work.command import DECLARED_MARK, spelt_out
 from lichen.runs.work.manifest import Manifest
+from lichen.runs.workspace.project import PROJECT_MARK
 
 __all__ = ["KnownRun", "LocalIndex", "Row", "RunsOnRecord"]
 
@@ -78,6 +79,11 @@ class KnownRun:
     index: int
     words: tuple[str, ...]
     parameters: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """The command line as people know it, without the marks of the canonical form: ``python train.py depth=4``."""
+        return " ".join(self.words).replace(f"{PROJECT_MARK}/", "").replace(DECLARED_MARK, "")
 
 
 class LocalIndex:
