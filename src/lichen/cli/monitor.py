@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from lichen.cli.options import Invocation, json_option, ledger_option, pass_invo
 if TYPE_CHECKING:
     from lichen.ledger.policy import Policy
     from lichen.net.witness.monitor import Report
+    from lichen.net.witness.odd_times import SealTime
     from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["monitor_command"]
@@ -65,9 +68,11 @@ def monitor_command(
 
     Asks each witness for the checkpoint it cosigned last, and compares them with each other, with the ledger here, and with what this
     machine saw before. Two that exclude each other are a split view: the evidence is written to a file that `lichen verify` confirms to
-    anyone, and the status is 9. It is 7 when something could not be compared, and 0 when all agree.
+    anyone, and the status is 9. Times of the log or of a witness that cannot be right are told, and the status is 3: more than a day ahead
+    of this clock, a minute earlier than at a smaller size, or more than a day before the seal. It is 7 when something could not be compared, and 0
+    when all agree.
     """
-    from lichen.errors import NetworkError, NotALedgerError, SplitViewError
+    from lichen.errors import NetworkError, NotALedgerError, SplitViewError, VerificationError
     from lichen.net.witness.monitor import write_evidence
 
     with contextlib.ExitStack() as opened:
@@ -82,6 +87,8 @@ def monitor_command(
         _tell(invocation, report, paths)
     if report.split_views:
         return SplitViewError.exit_status
+    if report.odd_times:
+        return VerificationError.exit_status
     return NetworkError.exit_status if report.open_pairs or report.problems else 0
 
 
@@ -105,6 +112,7 @@ def _watch(
 ) -> Report:
     from lichen.errors import UsageError
     from lichen.net.witness.monitor import Memory, compare_sightings, gather_sightings
+    from lichen.net.witness.odd_times import odd_times
     from lichen.runs.workspace.config import lichen_home
 
     if workspace is not None:
@@ -131,13 +139,30 @@ def _watch(
         logs.append(workspace.ledger)
     genesis = None if workspace is None else workspace.ledger.entry(0)
     report = compare_sightings(origin, log_keys, sightings, logs, genesis=genesis, problems=problems)
+    seal_time = (lambda _index: None) if workspace is None else _seal_times(workspace)
+    odd = odd_times(sightings, policy, int(time.time()), seal_time)
+    report = dataclasses.replace(report, odd_times=odd)
     memory.keep(report)
     return report
 
 
-def _nobody(policy: Policy) -> Policy:
-    import dataclasses
+def _seal_times(workspace: Workspace) -> SealTime:
+    """Tell when the seals of a ledger were made."""
+    from lichen.encoding.statement import Statement
+    from lichen.errors import LichenError
+    from lichen.ledger.seal import Seal
 
+    def seal_time(index: int) -> int | None:
+        try:
+            seal = Seal.from_statement(Statement.from_bytes(workspace.ledger.entry(index).payload))
+        except LichenError:
+            return None  # this ledger is not that long, or is another
+        return seal.time_unix_ms // 1_000
+
+    return seal_time
+
+
+def _nobody(policy: Policy) -> Policy:
     return dataclasses.replace(policy, witnesses=())
 
 
@@ -171,7 +196,11 @@ def _tell(invocation: Invocation, report: Report, paths: list[Path]) -> None:
             Painted("not compared: ", "warn"),
             f"{first}, and {second}: nobody here has the log to connect them",
         )
+    for odd in report.odd_times:
+        say(Painted("odd time: ", "bad"), odd.describe())
     if report.split_views:
         say("keep the evidence, hand it on, and append nothing more to this ledger until it is explained")
+    elif report.odd_times:
+        say("do not rely on these times; compare the clocks of this machine, of the log and of the witness")
     elif not report.open_pairs and len(report.sightings) > 1:
         say(Painted("all agree: ", "good"), "one log that only grew")

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from lichen.crypto.note import AHEAD_SECONDS_MAX, NoteKey, SignatureType, SignedNote
 from lichen.errors import EncodingError, VerificationError
 
-__all__ = ["Cosigner", "Group", "Log", "Policy", "Quorum", "Witness", "parse_policy"]
+__all__ = ["Cosigner", "Group", "Log", "Policy", "Quorum", "Witness", "cosignature_times", "parse_policy"]
 
 POLICY_BYTES_MAX = 1_048_576
 COUNT_MAX = 1_024  # of logs, of witnesses and of groups; the specification asks for 32 at least
@@ -175,7 +175,7 @@ class Policy:
             VerificationError: A line names a witness of this policy, and its cosignature does not hold.
         """
         latest = math.inf if now_unix_seconds is None else now_unix_seconds + AHEAD_SECONDS_MAX
-        said = {witness.name: _cosigned_at(note, witness.key) for witness in self.witnesses}
+        said = {witness.name: cosignature_times(note, witness.key) for witness in self.witnesses}
         times = {
             name: max((each for each in found if each <= latest), default=None)
             for name, found in said.items()
@@ -237,8 +237,16 @@ def parse_policy(data: bytes) -> Policy:
     return reader.finish()
 
 
-def _cosigned_at(note: SignedNote, key: NoteKey) -> list[int]:
-    """Return the times at which a witness cosigned, none when it did not; every line of its must hold."""
+def cosignature_times(note: SignedNote, key: NoteKey) -> list[int]:
+    """Return the times at which a witness cosigned, in seconds since 1970; none when it did not.
+
+    Args:
+        note: The checkpoint.
+        key: The witness's.
+
+    Raises:
+        VerificationError: A line names the witness, and does not hold or carries no time.
+    """
     lines = [line for line in note.signatures if (line.name, line.key_hash) == (key.name, key.hash)]
     if not lines:
         return []

@@ -9,13 +9,16 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lichen.crypto.note import NoteKey, SignedNote
+from lichen.crypto.keys import SigningKey
+from lichen.crypto.note import NoteKey, SignatureType, SignedNote, cosign_note
+from lichen.ledger.receipt import Receipt
 
 if TYPE_CHECKING:
     from tests.integration.witness.conftest import WitnessProcess
@@ -270,3 +273,32 @@ def test_what_this_machine_saw_before_is_compared_too(
     found = mallory.told("monitor", expect=9)
     assert {each["by"] for each in found["seen"]} == {"this machine before", "the ledger here"}
     assert "a split view" in mallory.type("verify", found["evidence"][0])
+
+
+def test_the_monitor_tells_of_times_that_cannot_be_right(ada: Person) -> None:
+    note = SignedNote.from_text(Receipt.parse(ada.type("show", "2", "--receipt")).checkpoint)
+    key, now = SigningKey.generate(), int(time.time())
+    vkey = NoteKey("w1.example", key.public, SignatureType.COSIGNATURE_V1).vkey
+    log_key = ada.type("key", "show", "--log", "--vkey").strip()
+    policy = f"log {log_key}\nwitness W1 {vkey} http://127.0.0.1:1\nquorum W1\n"
+    (ada.directory / "witness.policy").write_text(policy)
+    for name, seconds in (("early", -30 * 86_400), ("late", 30 * 86_400)):
+        cosigned = note.with_signature(cosign_note(note.text, "w1.example", key, now + seconds))
+        (ada.directory / f"{name}.checkpoint").write_text(cosigned.to_text())
+    words = (
+        "monitor",
+        "--policy",
+        "witness.policy",
+        "--checkpoint",
+        "early.checkpoint",
+        "--checkpoint",
+        "late.checkpoint",
+    )
+    told = ada.type(*words, expect=3)
+    assert "odd time: witness W1 says" in told
+    assert "before the seal that it covers" in told
+    assert "ahead of this clock" in told
+    assert sorted(each["kind"] for each in ada.told(*words, expect=3)["odd_times"]) == [
+        "ahead",
+        "before-seal",
+    ]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lichen.crypto.keys import PublicKey
+from lichen.crypto.note import SIGNATURE_COUNT_MAX, SignedNote
 from lichen.errors import LichenError, StorageError, VerificationError
 from lichen.ledger.checkpoint import Checkpoint, open_checkpoint
 from lichen.ledger.policy import Policy, shown
@@ -34,6 +35,7 @@ from lichen.net.witness.client import TIMEOUT_SECONDS, fetch_seen
 
 if TYPE_CHECKING:
     from lichen.encoding.entry import Entry
+    from lichen.net.witness.odd_times import OddTime
 
 __all__ = [
     "LogSource",
@@ -87,6 +89,7 @@ class Report:
         split_views: Contradictions, verified, each with the names of the two that saw it.
         open_pairs: Pairs nobody here could connect, as names and sizes.
         problems: Sources that gave nothing to compare, and why.
+        odd_times: Times of the log and of witnesses that cannot be right.
     """
 
     origin: str
@@ -94,6 +97,7 @@ class Report:
     split_views: tuple[tuple[str, str, SplitView], ...]
     open_pairs: tuple[tuple[str, str], ...]
     problems: tuple[tuple[str, LichenError], ...]
+    odd_times: tuple[OddTime, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a table for JSON; evidence is written by `write_evidence`."""
@@ -113,6 +117,7 @@ class Report:
                 {"source": source, "code": error.code, "message": error.message}
                 for source, error in self.problems
             ],
+            "odd_times": [each.to_json() for each in self.odd_times],
         }
 
 
@@ -248,10 +253,12 @@ class Memory:
         if report.split_views or not report.sightings:
             return
         is_connected = not report.open_pairs
-        kept = {
-            f"{each.checkpoint.tree_size}-{each.checkpoint.root.hex()[:16]}.checkpoint": each.note
-            for each in (report.sightings[-1:] if is_connected else report.sightings[-KEPT_COUNT_MAX:])
-        }
+        kept: dict[str, str] = {}
+        largest = report.sightings[-1].checkpoint.tree_size
+        for each in report.sightings if is_connected else report.sightings[-KEPT_COUNT_MAX:]:
+            if not is_connected or each.checkpoint.tree_size == largest:
+                name = f"{each.checkpoint.tree_size}-{each.checkpoint.root.hex()[:16]}.checkpoint"
+                kept[name] = _together(kept[name], each.note) if name in kept else each.note
         for name, note in kept.items():
             _write(self.directory / name, note.encode("utf-8"))
         try:
@@ -260,6 +267,15 @@ class Memory:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"cannot tidy {self.directory}: {error.strerror}") from error
+
+
+def _together(one: str, other: str) -> str:
+    """Return one checkpoint with the signatures of both, whose times tell more later; the first where they are no such two."""
+    first, second = SignedNote.from_text(one), SignedNote.from_text(other)
+    signatures = tuple(dict.fromkeys((*first.signatures, *second.signatures)))
+    if first.text != second.text or len(signatures) > SIGNATURE_COUNT_MAX:
+        return one
+    return SignedNote(first.text, signatures).to_text()
 
 
 def _opened(note: str, origin: str, log_keys: Sequence[PublicKey]) -> Checkpoint:
