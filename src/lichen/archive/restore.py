@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from lichen.archive.artefacts import INCLUDED, ArtefactList, ArtefactRow
+from lichen.archive.artefacts import DIRECTORY, INCLUDED, ArtefactList, ArtefactRow
 from lichen.archive.documents import facts_document, keys_document
 from lichen.archive.log_files import LogFiles
 from lichen.archive.names import (
@@ -80,7 +80,7 @@ class Restored:
         root: Root over them, hexadecimal; the archive's.
         access: ``private`` or ``public``.
         artefact_count: Artefacts put into the store.
-        missing_count: Artefacts that the archive does not hold.
+        missing: CIDs of artefacts that the archive does not hold; a directory is held as its files.
         unjudged_count: Signature lines on the checkpoint that are not the log's, kept and not judged.
     """
 
@@ -90,7 +90,7 @@ class Restored:
     root: str
     access: str
     artefact_count: int
-    missing_count: int
+    missing: tuple[str, ...]
     unjudged_count: int
 
 
@@ -140,7 +140,9 @@ def restore(
             f"cannot restore into {directory}: {error.strerror}",
             remedy="Make room or mend permissions, and type the same again.",
         ) from error
-    missing = sum(row.status != INCLUDED for row in source.artefacts.rows.values())
+    missing = sorted(
+        row.cid for row in source.artefacts.rows.values() if row.status not in (INCLUDED, DIRECTORY)
+    )
     return Restored(
         directory,
         restored.id,
@@ -148,7 +150,7 @@ def restore(
         source.head.root.hex(),
         restored.access,
         count,
-        missing,
+        tuple(missing),
         restored.unjudged_count,
     )
 

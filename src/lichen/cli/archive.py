@@ -116,8 +116,11 @@ def restore_command(invocation: Invocation, /, archive: str, directory: str | No
         f"{restored.directory}: {plural(restored.size, 'entry')} of ledger {restored.ledger_id[:16]}…, checked"
     )
     say(f"root {restored.root}, as in the archive")
-    missing = f", {restored.missing_count:,} not in the archive" if restored.missing_count else ""
-    say(f"artefacts: {restored.artefact_count:,} in the store{missing}")
+    say(f"artefacts: {restored.artefact_count:,} in the store")
+    if restored.missing:
+        shown = ", ".join(restored.missing[:MISSING_SHOWN_MAX])
+        rest = len(restored.missing) - MISSING_SHOWN_MAX
+        say(f"not in the archive: {shown}{f' and {rest:,} more; --json names all' if rest > 0 else ''}")
     if restored.unjudged_count:
         say(
             f"{plural(restored.unjudged_count, 'signature')} of witnesses kept as they are; `lichen verify --policy FILE` judges them"

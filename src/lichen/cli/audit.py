@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["audit_command", "tell_ledger"]
 
+MISSING_SHOWN_MAX = 5
+
 
 @click.command(
     "audit",
@@ -127,5 +129,10 @@ def _tell_artefacts(invocation: Invocation, report: ArtefactReport) -> None:
             say(f"  {cid}")
     else:
         say(f"artefacts: {report.count:,} hashed, {report.size_bytes:,} bytes, each is what its CID says")
-    if report.missing_count:
-        say(f"named by entries and not in this store: {report.missing_count:,} of {report.named_count:,}")
+    if report.missing:
+        say(f"named by entries and not in this store: {plural(len(report.missing), 'artefact')}")
+        for each in report.missing[:MISSING_SHOWN_MAX]:
+            path = f" ({each['path']})" if "path" in each else ""
+            say(f"  {each['cid']}{path}, of entry {each['index']}")
+        if (rest := len(report.missing) - MISSING_SHOWN_MAX) > 0:
+            say(f"  and {rest:,} more; --json names all")

@@ -170,6 +170,24 @@ def test_publish_get_lineage_flag_withdraw(terminal: Terminal) -> None:
     assert terminal.type("verify").stdout.startswith("holds:")
 
 
+def test_an_audit_names_what_is_missing_and_takes_no_directory_for_it(terminal: Terminal) -> None:
+    (terminal.directory / "clinic").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (terminal.directory / "clinic" / name).write_text(name * 10)
+    terminal.type("publish", "data", "clinic")
+    assert "not in this store" not in terminal.type("audit").stdout
+    terminal.type("archive", "kept")
+    assert json.loads(terminal.type("restore", "kept", "back", "--json").stdout)["missing"] == []
+    kept = json.loads(terminal.type("publish", "data", "clinic/a.csv", "--json").stdout)
+    objects = terminal.directory / ".lichen/store/objects"
+    (gone,) = objects.rglob(kept["cid"])
+    gone.unlink()
+    told = terminal.type("audit").stdout
+    assert "named by entries and not in this store: 2 artefacts" in told
+    assert f"  {kept['cid']} (a.csv), of entry 2" in told
+    assert f"  {kept['cid']}, of entry {kept['index']}" in told
+
+
 def test_withdraw_asks_who_sits_at_a_terminal(terminal: Terminal) -> None:
     terminal.type("publish", "data", "measurements.csv")
     asking = [*terminal.LICHEN, "withdraw", "2"]

@@ -37,14 +37,15 @@ class ArtefactReport:
         size_bytes: Of all of them.
         damaged: CIDs whose file holds other bytes.
         named_count: Artefacts that runs and publications name.
-        missing_count: Those of them that the store does not hold.
+        missing: Those of them that the store does not hold, by the first entry that names each: ``index`` and ``cid``, and ``path`` of a
+            file of a published directory.
     """
 
     count: int = 0
     size_bytes: int = 0
     damaged: list[str] = field(default_factory=list)
     named_count: int = 0
-    missing_count: int = 0
+    missing: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,29 @@ def _audit_artefacts(workspace: Workspace, progress: Callable[[int, int], None] 
             if progress is not None:
                 progress(found.count, total)
     found.damaged.sort()
-    for text in _named(workspace):
+    for index, text in _named(workspace):
         found.named_count += 1
-        found.missing_count += not store.has(Cid.parse(text))
+        if not store.has(Cid.parse(text)):
+            found.missing += _missing(workspace, index, text)
     return found
+
+
+def _missing(workspace: Workspace, index: int, text: str) -> list[dict[str, Any]]:
+    """What of an artefact that is not in the store is really gone: a directory is kept as its files."""
+    from lichen.content.cid import Cid
+    from lichen.runs.queries.fetch import listed_files
+
+    try:
+        files = listed_files(workspace, index)
+    except (LichenError, OSError):
+        files = None
+    if files is None:
+        return [{"index": index, "cid": text}]
+    return [
+        {"index": index, "cid": file["cid"], "path": file["path"]}
+        for file in files
+        if not workspace.store.has(Cid.parse(file["cid"]))
+    ]
 
 
 def _sound_size(store: DirectoryStore, cid: Cid) -> int | None:
@@ -151,10 +171,11 @@ def _sound_size(store: DirectoryStore, cid: Cid) -> int | None:
     return names.size_bytes if names.cid == cid else None
 
 
-def _named(workspace: Workspace) -> Iterator[str]:
-    """CIDs in entries: manifests of runs, published artefacts."""
+def _named(workspace: Workspace) -> Iterator[tuple[int, str]]:
+    """CIDs in entries, manifests of runs and published artefacts, each with the first entry that names it."""
     rows = workspace.ledger.connection.execute(
-        "SELECT manifest FROM view_run UNION SELECT cid FROM view_artefact WHERE cid IS NOT NULL"
+        "SELECT MIN(idx), cid FROM (SELECT idx, manifest AS cid FROM view_run "
+        "UNION ALL SELECT idx, cid FROM view_artefact WHERE cid IS NOT NULL) GROUP BY cid ORDER BY 1"
     )
-    for (cid,) in rows:
-        yield str(cid)
+    for index, cid in rows:
+        yield int(index), str(cid)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lichen.content.cid import Cid
     from lichen.runs.workspace.workspace import Workspace
 
-__all__ = ["FetchedArtefact", "fetch"]
+__all__ = ["FetchedArtefact", "fetch", "listed_files"]
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,19 @@ def _fetch_directory(
             cid, target / relative, overwrite=overwrite, within=target
         ).size_bytes
     return FetchedArtefact(target, said["cid"], size_bytes, len(files), index)
+
+
+def listed_files(workspace: Workspace, index: int) -> list[dict[str, Any]] | None:
+    """Return the files of a published directory, each with its ``path`` and ``cid``; None when the entry has no list of them.
+
+    Raises:
+        EncodingError: What the entry names as its detail is no such list.
+        LichenError: The list is not at hand, or cannot be opened.
+    """
+    from lichen.encoding.statement import Statement
+
+    detail = Statement.from_bytes(workspace.ledger.entry(index).payload).predicate.get("detail")
+    return None if detail is None else _files_of(index, workspace.get_private(detail))
 
 
 def _files_of(index: int, table: bytes) -> list[dict[str, Any]]:
