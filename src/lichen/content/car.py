@@ -22,7 +22,7 @@ from lichen.content.store import ArtefactStore
 from lichen.content.unixfs import ArtefactHash, fill_from_reader, layout_of_stream
 from lichen.errors import EncodingError, UsageError, VerificationError
 
-__all__ = ["export_artefact", "import_artefact", "read_car", "write_car"]
+__all__ = ["car_pieces", "export_artefact", "import_artefact", "read_car", "write_car"]
 
 BLOCK_SIZE_MAX = 2**21  # (= 2097152) bytes; larger blocks do not travel in IPFS
 VARINT_SIZE_MAX = 9
@@ -45,15 +45,18 @@ def write_car(stream: BinaryIO, root: Cid, blocks: Iterable[tuple[Cid, bytes]]) 
     Returns:
         Bytes written.
     """
+    return sum(stream.write(piece) for piece in car_pieces(root, blocks))
+
+
+def car_pieces(root: Cid, blocks: Iterable[tuple[Cid, bytes]]) -> Iterator[bytes]:
+    """Give the bytes of a CAR file piece by piece, to be sent or written; see :func:`write_car`."""
     header = HEADER_START + root.to_bytes() + HEADER_END
-    size = stream.write(encode_varint(len(header)) + header)
+    yield encode_varint(len(header)) + header
     written: set[Cid] = set()
     for cid, block in blocks:
         if cid not in written:
             written.add(cid)
-            size += stream.write(encode_varint(CID_SIZE + len(block)) + cid.to_bytes())
-            size += stream.write(block)
-    return size
+            yield encode_varint(CID_SIZE + len(block)) + cid.to_bytes() + block
 
 
 def read_car(stream: BinaryIO) -> tuple[Cid, Iterator[tuple[Cid, bytes]]]:

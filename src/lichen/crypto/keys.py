@@ -32,6 +32,7 @@ KEY_ID_BYTES = 16
 _KEY_ID_LABEL = b"lichen key v1\n"
 _DID_PREFIX = "did:key:z"
 _MULTICODEC_ED25519 = b"\xed\x01"
+_IDENTITY_MULTIHASH_ED25519 = b"\x24\x08\x01\x12\x20"  # behind its zero byte; a key in protocol buffers
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 _FIELD_PRIME = 2**255 - 19
@@ -60,6 +61,16 @@ def _invalid_signature() -> type[Exception]:
     from cryptography.exceptions import InvalidSignature
 
     return InvalidSignature
+
+
+def _base58(data: bytes) -> str:
+    """Write bytes, the first of which is not zero, in base 58."""
+    number = int.from_bytes(data, "big")
+    digits = []
+    while number:
+        number, digit = divmod(number, 58)
+        digits.append(_BASE58[digit])
+    return "".join(reversed(digits))
 
 
 class PublicKey:
@@ -94,12 +105,15 @@ class PublicKey:
     @property
     def did_key(self) -> str:
         """What people pass around: ``did:key:z6Mk...``."""
-        number = int.from_bytes(_MULTICODEC_ED25519 + self.raw, "big")
-        digits = []
-        while number:
-            number, digit = divmod(number, 58)
-            digits.append(_BASE58[digit])
-        return _DID_PREFIX + "".join(reversed(digits))
+        return _DID_PREFIX + _base58(_MULTICODEC_ED25519 + self.raw)
+
+    @property
+    def peer_id(self) -> str:
+        """What the peers of IPFS call the holder of this key: ``12D3KooW...``.
+
+        Source: https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md, keys of at most 42 bytes.
+        """
+        return "1" + _base58(_IDENTITY_MULTIHASH_ED25519 + self.raw)
 
     @classmethod
     def from_did_key(cls, text: str) -> PublicKey:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from lichen import __version__
-from lichen.net.server import artefacts, reading
+from lichen.net.server import artefacts, gateway, reading
 from lichen.net.server.submitting import BUNDLE_TYPE, ENTRY_TYPE, ENVELOPE_TYPE
 
 if TYPE_CHECKING:
@@ -64,6 +64,18 @@ _CIDS = (
     {"type": "string", "pattern": "^b[a-z2-7]{58}(\\.b[a-z2-7]{58}){0,63}$"},
     "CIDs of the artefacts, with points between",
 )
+_ANY_CID = (
+    {"type": "string", "pattern": "^[A-Za-z0-9]{1,128}$"},
+    "CID; those this server holds are of version 1, in base32",
+)
+_FORMAT = (
+    {"type": "string", "enum": ["raw", "car"]},
+    "one block, or a CAR file of it and all below; the Accept header says it as well",
+)
+_SCOPE = (
+    {"type": "string", "enum": ["block", "entity", "all"]},
+    "how much a CAR file holds: the block alone, or all",
+)
 _NUMBER = "<number>[.p/<width>], the number in groups of three digits as C2SP tlog-tiles writes it"
 _TILE = ({"type": "string"}, f"<level>/ or entries/, then {_NUMBER}")
 _BUNDLE = ({"type": "string"}, _NUMBER)
@@ -84,6 +96,8 @@ OPERATIONS: Final = (
     Operation("GET", "/state-at/{size}/{contract}/{key}", "The same as the seal behind one checkpoint left it; the last 16 are kept.", "read", {200: ("C2SP tlog-proof.", _TEXT), **_SAME, **_GONE}, reading.state_at, {"size": _SIZE, "contract": _CONTRACT, "key": _KEY}),
     Operation("GET", "/artefact/{cid}", "An artefact, verified.", "read", {200: ("Its bytes.", _BYTES), **_SAME, **_GONE}, artefacts.get_artefact, {"cid": _CID}),
     Operation("GET", "/artefacts/{cids}", "Several small artefacts in one answer, verified; those after the first may be left for another request.", "read", {200: ("For each its size, 4 bytes, and its bytes; ff ff ff ff for one that is not held or too large.", _BYTES)}, artefacts.get_artefacts, {"cids": _CIDS}),
+    Operation("GET", "/ipfs/{cid}", "A block, or a CAR file of an artefact, as a trustless IPFS gateway.", "read", {200: ("What was asked for.", gateway.RAW_TYPE), 406: ("Neither a block nor a CAR file was asked for.", "problem"), **_SAME, **_GONE}, gateway.get_blocks, {"cid": _ANY_CID, "format": _FORMAT, "dag-scope": _SCOPE}, query=frozenset({"format", "dag-scope"})),
+    Operation("GET", "/routing/v1/providers/{cid}", "Who holds a CID: this server, when it does.", "read", {200: ("Delegated routing: a list of providers.", _JSON)}, gateway.get_providers, {"cid": _ANY_CID}),
     Operation("PUT", "/artefact/{cid}", "Keep an artefact.", "member", {200: ("It was kept already.", None), 201: ("It is kept, durably.", None), 422: ("The bytes have another CID.", "problem")}, artefacts.put_artefact, {"cid": _CID}, body={_BYTES: {}}, is_slow=True),
     Operation(
         "POST", "/records", "Submit a signed record; the same payload again gets the same answer.", "record",

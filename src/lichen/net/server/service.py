@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lichen.content.block_index import BlockIndex
 from lichen.content.directory_store import DirectoryStore
 from lichen.contracts import default_contracts
 from lichen.crypto.hashes import sha256
@@ -105,6 +106,7 @@ class Service:
         ledger: The ledger, for the committer alone.
         reader: The ledger, for everything else.
         store: Artefacts beside it.
+        blocks: Raw blocks of these artefacts.
         is_draining: True when nothing more is taken.
     """
 
@@ -127,6 +129,7 @@ class Service:
             self.ledger.close()
             raise
         self.store = DirectoryStore(directory / "store")
+        self.blocks = BlockIndex(self.store)
         self.access = Access(self.reader, clock)
         self.publisher = Publisher(self.reader, self.settings.publish_seconds, rising_clock)
         self.metrics = Metrics()
@@ -172,6 +175,7 @@ class Service:
         if self._committer is not None:
             self._committer.close()
         self._collector.close()
+        self.blocks.close()
         self.reader.close()
         try:
             self.ledger.close()
