@@ -42,6 +42,7 @@ __all__ = [
     "Registry",
     "Tally",
     "exact_fingerprint",
+    "fingerprints",
     "is_withdrawn",
     "same_work_fingerprint",
     "tally_of",
@@ -77,8 +78,8 @@ def same_work_fingerprint(parts: Mapping[str, str]) -> bytes:
     return keyed_digest(None, _SAME_WORK, _parts_json(_without_seed(parts)))
 
 
-def _fingerprints(parts: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Both at once: a run without a seed has one text for the two."""
+def fingerprints(parts: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Both at once, `exact_fingerprint` and `same_work_fingerprint`: a run without a seed has one text for the two."""
     text = _parts_json(parts)
     exact = keyed_digest(None, _EXACT, text)
     if "seed" in parts:
@@ -336,7 +337,7 @@ def _counted(state: StateReader, family: bytes, name: bytes, index: int) -> Stat
 
 
 def _apply_run(record: Record, state: StateReader) -> list[StateWrite]:
-    exact, same_work = _fingerprints(record.predicate["parts"])
+    exact, same_work = fingerprints(record.predicate["parts"])
     return [
         _counted(state, b"exact", exact, record.place),
         _counted(state, b"same-work", same_work, record.place),

@@ -14,7 +14,7 @@ Rules every implementation upholds:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -34,6 +34,7 @@ __all__ = [
     "Contract",
     "FormContract",
     "Record",
+    "RowView",
     "StateReader",
     "StateWrite",
     "View",
@@ -260,3 +261,27 @@ class BatchView(View, Protocol):
 
     def insert_many(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         """Add the rows of records in their order; the rows that `insert` would add one record after the other."""
+
+
+@runtime_checkable
+class RowView(View, Protocol):
+    """A view whose rows follow from one record each, whatever came before: they can be compared anywhere and in any order.
+
+    Attributes:
+        names_table: Table with the columns ``id`` and ``name`` in which the view keeps numbers that stand for names, given from 1
+            on in the order in which `rows` first asks for them; None when it has none. Its rows are not among `rows`.
+    """
+
+    @property
+    def names_table(self) -> str | None:
+        """Table of names."""
+
+    def rows(
+        self, record: Record, id_of: Callable[[str | bytes], int]
+    ) -> Sequence[tuple[str, tuple[Any, ...]]]:
+        """Tell table and values of every row that `insert` adds for a record, in tables with a primary key.
+
+        Args:
+            record: Of one of the view's kinds.
+            id_of: Gives the number that stands for a name.
+        """

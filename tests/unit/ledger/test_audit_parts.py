@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -12,9 +15,11 @@ from lichen.contracts import default_contracts
 from lichen.encoding.statement import Subject
 from lichen.errors import StorageError
 from lichen.ledger.audit import audit, pool
-from lichen.ledger.audit.checked import Checked, Checker
+from lichen.ledger.audit.checked import Checked, Checker, Scope
 from lichen.ledger.audit.pool import CheckPool
 from lichen.ledger.audit.state_roots import StateRoots
+from lichen.ledger.audit.view_rows import RowComparer
+from lichen.ledger.ports import RowView
 from lichen.ledger.state_map import StateMap
 from lichen.runs.queries.views import default_views
 
@@ -73,37 +78,56 @@ class TestStateRoots:
         assert not list(tmp_path.iterdir())
 
 
+def scope_of(log, **changes: Any) -> Scope:
+    said = Scope(
+        log.rules.in_force, log.origin, log.id_text, log.genesis.log_key.raw, log.database.read_only_uri()
+    )
+    return replace(said, **changes)
+
+
+def all_rows(log) -> list[tuple[int, bytes | None, bytes]]:
+    return log.database.connection.execute(
+        "SELECT idx, checkpoint, entry FROM entries ORDER BY idx"
+    ).fetchall()
+
+
 class TestChecks:
     """What is known of an entry by itself is the same wherever it is found out."""
 
     def test_other_processes_find_the_same(self, filled) -> None:
         log = filled._log
-        rows = log.database.connection.execute(
-            "SELECT idx, checkpoint, entry FROM entries ORDER BY idx"
-        ).fetchall()
-        rows[7] = (7, None, rows[7][2][:-9] + b"x" * 9)
-        rows[9] = (9, b"short", b"")
         key = log.record(2).key
-        known = {key.key_id: key.raw}
-        here = Checker(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key).check(rows, known)
-        chunks = [rows[at : at + 50] for at in range(0, len(rows), 50)]
-        with CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 2) as processes:
+        known, stretches = (
+            {key.key_id: key.raw},
+            [(at, min(at + 50, log.size)) for at in range(0, log.size, 50)],
+        )
+        scope = scope_of(log)
+        here = Checker(scope).check(all_rows(log), known)
+        with CheckPool(scope, 2) as processes:
             assert processes.worker_count == 2
-            there = [
-                one
-                for chunk, found in processes.check(chunks, lambda: known)
-                for one, row in zip(found, chunk, strict=True)
-                if row
-            ]
-        assert there == here
-        assert [one.signer is None for one in here[5:10]] == [False, False, True, False, True]
-        assert here[9].statement is None
-        seals = [one for one in here if one.is_checkpoint_signed]
-        assert len(seals) == 13
-        assert all(Checked.unpack(one.pack()) == one for one in here)
-        told = [one.effect for one, (_, checkpoint, _) in zip(here, rows, strict=True) if checkpoint is None]
+            there = list(processes.examine(stretches, lambda: known))
+        assert [one.start for one in there] == [start for start, _ in stretches]
+        assert [leaf for one in there for leaf in one.leaves] == [one.leaf for one in here]
+        assert [one for found in there for one in found.checks] == [
+            Checked.unpack(one.pack()) for one in here
+        ]
+        assert all(Checked.unpack(one.pack({"run"})) == one for one in here)
+        assert len([one for one in here if one.is_checkpoint_signed]) == 13
+        told = [one.effect for one in here if one.row[1] is None]
         assert told[0] is None  # the genesis
         assert sum(effect is not None and len(effect.writes) == 2 for effect in told) >= 100
+
+    def test_what_does_not_hold_is_told_of_the_entry_it_is_about(self, filled) -> None:
+        log = filled._log
+        key = log.record(2).key
+        rows = all_rows(log)[:12]
+        rows[7] = (7, None, rows[7][2][:-9] + b"x" * 9)
+        rows[9] = (9, b"short", b"")
+        here = Checker(scope_of(log)).check(rows, {key.key_id: key.raw})
+        assert [one.signer is None for one in here[5:10]] == [False, False, True, False, True]
+        assert here[9].statement is None
+        assert (here[9].row, here[9].is_checkpoint_signed) == (rows[9], False)
+        assert all(Checked.unpack(one.pack({"run"})) == one for one in here)
 
     def test_what_looks_back_or_names_another_ledger_is_judged_in_order(self, site, filled) -> None:
         log = filled._log
@@ -112,60 +136,83 @@ class TestChecks:
             "flag", [Subject("it", bytes(32))], {"of": run, "error": "wrong"}, member="alice"
         )
         flag = filled.append_signed(said, site.alice).index
-        rows = log.database.connection.execute(
-            "SELECT idx, checkpoint, entry FROM entries ORDER BY idx"
-        ).fetchall()
+        rows = all_rows(log)
         known = {site.alice.public.key_id: site.alice.public.raw}
-        here = Checker(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key)
+        here = Checker(scope_of(log))
         ours = here.check(rows, known)
         assert ours[run].effect is not None
         assert ours[flag].effect is None
         assert ours[flag].signer == site.alice.public.raw
-        elsewhere = Checker(log.rules.in_force, log.origin, "A" * 43, log.genesis.log_key)
+        elsewhere = Checker(scope_of(log, ledger="A" * 43))
         assert not any(one.effect for one in elsewhere.check(rows, known))
         unsigned = here.check([(run, None, rows[run][2][:20] + bytes(61) + rows[run][2][81:])], known)
         assert unsigned[0].effect is None
 
-    def test_statements_are_kept_only_where_they_are_needed(self, filled) -> None:
+    def test_statements_are_sent_only_where_they_are_needed(self, filled) -> None:
         log = filled._log
-        rows = log.database.connection.execute("SELECT idx, checkpoint, entry FROM entries").fetchall()
         key = log.record(2).key
-        lean = Checker(
-            log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, keeps_statements=False
-        )
-        checks = lean.check(rows, {key.key_id: key.raw})
-        assert [one.statement is None for one in checks] == [one.effect is not None for one in checks]
+        checks = Checker(scope_of(log)).check(all_rows(log), {key.key_id: key.raw})
+        lean = [Checked.unpack(one.pack()) for one in checks]
+        assert [one.statement is None for one in lean] == [one.effect is not None for one in checks]
+        assert [one.row is None for one in lean] == [one.effect is not None for one in checks]
 
     def test_a_process_that_dies_is_an_error(self, filled) -> None:
-        log = filled._log
-        rows = log.database.connection.execute("SELECT idx, checkpoint, entry FROM entries").fetchall()
-        with CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 1) as processes:
+        with CheckPool(scope_of(filled._log), 1) as processes:
             processes._workers[0].kill()
             processes._workers[0].wait()
             with pytest.raises(StorageError, match="a process of this audit ended with status -9"):
-                list(processes.check([rows], dict))
+                list(processes.examine([(0, 256)], dict))
 
     def test_contracts_that_cannot_be_handed_over_are_asked_here(self, filled) -> None:
         class Local:
             name, version, kinds = "local", 1, frozenset({"run"})
 
-        log = filled._log
-        with CheckPool((Local(),), log.origin, log.id_text, log.genesis.log_key, 2) as processes:
+        with CheckPool(scope_of(filled._log, contracts=(Local(),)), 2) as processes:
             assert processes.worker_count == 0
 
-    def test_what_chunks_raise_comes_after_what_came_before(self, filled) -> None:
-        log = filled._log
+    @pytest.mark.parametrize("worker_count", [0, 1])
+    def test_a_stretch_ends_before_what_is_missing(self, site, filled, worker_count: int) -> None:
+        scope = scope_of(filled._log)
+        filled.close()
+        with sqlite3.connect(site.path, isolation_level=None) as connection:
+            connection.execute("DELETE FROM entries WHERE idx = 300")
+        connection.close()
+        with CheckPool(scope, worker_count) as pool:
+            found = list(pool.examine([(256, 512), (512, 520)], dict))
+        assert [(len(one.leaves), one.misread) for one in found] == [(44, None), (8, None)]
 
-        def broken():
-            yield [(0, None, log.entry_bytes(0))]
-            raise sqlite3.DatabaseError("no more")
+    def test_what_sqlite_cannot_read_is_told(self, site, filled) -> None:
+        scope = scope_of(filled._log)
+        filled.close()
+        site.path.write_bytes(b"SQLite format 3\0" + bytes(4_080))
+        with CheckPool(scope, 1) as pool:
+            (found,) = pool.examine([(0, 256)], dict)
+        assert found.leaves == []
+        assert found.misread
 
-        seen = []
-        threads = CheckPool(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key, 0)
-        with threads, pytest.raises(sqlite3.DatabaseError):
-            for chunk, _ in threads.check(broken(), dict):
-                seen.append(chunk[0][0])
-        assert seen == [0]
+
+class TestRowsOfViews:
+    """Rows are looked up where they should be, and names told in order."""
+
+    def test_counts_names_and_the_first_difference_are_told(self, site, filled) -> None:
+        filled.close()
+        with site.open(views=default_views()) as ledger:
+            assert ledger.connection is not None
+            records = [ledger.record(index) for index in range(2, 30)]
+        with contextlib.closing(sqlite3.connect(site.path, isolation_level=None)) as connection:
+            views = [view for view in default_views() if isinstance(view, RowView)]
+            comparer = RowComparer(connection, [(view, 620) for view in views])
+            found = comparer.compare(records)
+            assert found.counts == {"view_run": 28, "view_output": 28, "view_work": 84}
+            assert found.names == {"view_name": ["accuracy", "loss", b"d" * 32]}
+            assert found.wrong is None
+            assert comparer.compare(records).names == {}
+            connection.execute("UPDATE view_output SET name = 'x' WHERE idx = 9")
+            wrong = comparer.compare(records).wrong
+            assert wrong is not None
+            assert (wrong[0], "entry 9 is missing" in wrong[1]) == ("view_output", True)
+            fewer = RowComparer(connection, [(view, 10) for view in views])
+            assert fewer.compare(records[3:]).counts["view_run"] == 5
 
 
 def audited(site, keep: Path | None, **options):
@@ -317,7 +364,15 @@ def test_a_row_of_a_view_that_was_changed_is_found(site, filled) -> None:
         ),
         (
             "UPDATE view_output SET name = 'else' WHERE idx = 77",
-            "view_output has a row that no entry calls for, with sha256 = {sha256}, idx = 77, name = 'else'",
+            "the row of view_output for entry 77 is missing: there should be one with sha256 = {sha256}, idx = 77, name = 'output/0'",
+        ),
+        (
+            "INSERT INTO view_output VALUES (x'00', 77, 'more')",
+            "view_output has a row that no entry calls for, with sha256 = 00, idx = 77, name = 'more'",
+        ),
+        (
+            "INSERT INTO view_work VALUES (1, 2, 3, 100000, 0.5)",
+            "view_work has a row that no entry calls for, with data_id = 1, metric_id = 2, energy_millijoules = 3, idx = 100000",
         ),
         (
             "INSERT INTO view_withdrawn VALUES (5, 6, 'never said')",

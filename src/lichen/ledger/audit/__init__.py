@@ -6,10 +6,13 @@ twice; and all that is stored beside the entries: hash tiles, payload digests, t
 16 seals, the rows of views, the definitions of tables, SQLite's pages and indexes.
 
 ===================  =====================================================================
-`checked`, `pool`    what an entry shows by itself, on all processors; what it changes if its work is new
+`checked`            what an entry shows by itself; what it changes if its work is new
+`view_rows`          the rows of views that it calls for
+`examined`, `pool`   both, for a stretch of entries, on all processors
 `replay`             the pass in order: authors, rules, seals
 `state_roots`        the state at every seal, from the writes alone
 `stored`, `pages`    what lies beside the entries
+`row_difference`     what is wrong with a row of a view, in words
 `scratch`            what is derived on the way, and how far an audit came
 ===================  =====================================================================
 

@@ -20,12 +20,14 @@ from lichen.errors import (
     StorageError,
     UsageError,
 )
+from lichen.ledger.audit.checked import Scope
 from lichen.ledger.audit.pool import WORTHWHILE_COUNT, CheckPool
 from lichen.ledger.audit.replay import Replay
 from lichen.ledger.audit.report import AtEntryError, AuditReport, Problem, RowDiffersError
 from lichen.ledger.audit.scratch import Scratch
 from lichen.ledger.audit.stored import check_stored, known_views, repeated_payload
 from lichen.ledger.log_file import LogFile
+from lichen.ledger.ports import RowView
 from lichen.ledger.state_store import STATE_SCHEMA
 from lichen.ledger.storage import LEDGER_FILE_NAME, Database
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
-SAVED_FORM: Final = 1
+SAVED_FORM: Final = 2
 WORKER_COUNT_MAX: Final = 16
 
 # What reading rows of a damaged page can lead to, before SQLite itself says what is wrong with the page.
@@ -93,6 +95,7 @@ def audit(
             log = LogFile(database, contracts)
             report.ledger_id = log.id
             log.refresh()
+            known = known_views(log, views, report)
         except (StorageError, FormatVersionError, UsageError):
             raise
         except LichenError as error:
@@ -105,19 +108,26 @@ def audit(
             worker_count = min(WORKER_COUNT_MAX, os.cpu_count() or 1) if log.size >= WORTHWHILE_COUNT else 0
         with (
             _scratch(keep_in, log.id) as scratch,
-            CheckPool(
-                log.rules.in_force,
-                log.origin,
-                log.id_text,
-                log.genesis.log_key,
-                worker_count,
-                keeps_statements=bool(views),
-            ) as pool,
+            CheckPool(_scope(log, known), worker_count) as pool,
         ):
             if from_scratch:
                 scratch.clear()
-            _Audit(log, scratch, pool, report, progress).run(views)
+            _Audit(log, scratch, pool, report, progress).run(known)
     return report
+
+
+def _scope(log: LogFile, views: Mapping[View, int]) -> Scope:
+    """What needs to be known of the ledger to look at stretches of its entries alone."""
+    others = [view.kinds for view in views if not isinstance(view, RowView)]
+    return Scope(
+        contracts=log.rules.in_force,
+        origin=log.origin,
+        ledger=log.id_text,
+        log_key=log.genesis.log_key.raw,
+        uri=log.database.read_only_uri(),
+        views=tuple((view, count) for view, count in views.items() if isinstance(view, RowView)),
+        kept_kinds=frozenset[str]().union(*others),
+    )
 
 
 class _Audit:
@@ -133,7 +143,7 @@ class _Audit:
         self._progress = progress
         self._total = log.size
 
-    def run(self, views: Sequence[View]) -> None:
+    def run(self, views: Mapping[View, int]) -> None:
         """Check everything; the report says what came of it."""
         log, report = self._log, self._report
         uri = log.database.read_only_uri()
@@ -149,13 +159,13 @@ class _Audit:
         if report.problem is None and (damage := _said_of(pages)) is not None:
             report.problem = Problem(None, CorruptLedgerError.code, f"the file is damaged: {damage}")
 
-    def _go_through(self, views: Sequence[View]) -> None:
+    def _go_through(self, known: Mapping[View, int]) -> None:
         log, report, scratch = self._log, self._report, self._scratch
         self._told(0)
-        known = known_views(log, views, report)
-        replay = self._begun(known)
+        others = {view: count for view, count in known.items() if not isinstance(view, RowView)}
+        replay = self._begun(known, others)
         try:
-            replay.run(self._pool, self._total, self._told, lambda: self._save(replay, known))
+            replay.run(self._pool, self._total, self._told, lambda: self._save(replay, others))
         except (LichenError, *_MISREAD):
             self._check_earlier()  # what shows at an earlier entry comes first
             raise
@@ -165,21 +175,21 @@ class _Audit:
         report.key_count = scratch.key_count()
         report.discredited = _discredited(log, replay)
         if scratch.is_kept and replay.seal is not None and replay.size == replay.seal.tree_size + 1:
-            self._save(replay, known)
+            self._save(replay, others)
         if self._progress is not None:
             self._progress(self._total, self._total)
 
-    def _begun(self, views: Mapping[View, int]) -> Replay:
+    def _begun(self, known: Mapping[View, int], others: Mapping[View, int]) -> Replay:
         """A replay that goes on where an earlier audit ended, if the entries are still those it checked."""
         log, scratch = self._log, self._scratch
         try:
             said = scratch.progress()
         except (OSError, ValueError, KeyError):
             said = {}
-        if said is not None and said.get("bound_to") == self._binding(views) and said["size"] <= log.size:
-            replay = Replay(log, scratch, self._report, views)
+        if said is not None and said.get("bound_to") == self._binding(others) and said["size"] <= log.size:
+            replay = self._replay(known, others)
             with contextlib.suppress(CorruptLedgerError):  # then the whole audit says where
-                replay.hash_again(said["size"], self._told)
+                replay.hash_again(self._pool, said["size"], self._told)
                 if (replay.frontier.root().hex(), replay.checkpoint_chain.hex()) == (
                     said["root"],
                     said["chain"],
@@ -188,11 +198,18 @@ class _Audit:
                     return replay
         if said is not None:
             scratch.clear()
-        scratch.make_views(views)
-        return Replay(log, scratch, self._report, views)
+        scratch.make_views(others)
+        return self._replay(known, others)
+
+    def _replay(self, known: Mapping[View, int], others: Mapping[View, int]) -> Replay:
+        """One from the first entry on."""
+        for view in known:
+            if isinstance(view, RowView):
+                self._scratch.make_names(view)
+        return Replay(self._log, self._scratch, self._report, others)
 
     def _binding(self, views: Mapping[View, int]) -> dict[str, Any]:
-        """What must be the same for an audit to go on: its own form, ledger, contracts, views."""
+        """What must be the same for an audit to go on: its own form, ledger, contracts, views whose rows are kept."""
         return {
             "form": SAVED_FORM,
             "ledger": self._log.id,

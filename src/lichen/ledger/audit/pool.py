@@ -17,56 +17,44 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from lichen.errors import StorageError
-from lichen.ledger.audit.checked import Checked, Checker, Row
+from lichen.ledger.audit.examined import Examined, Examiner
 from lichen.ledger.audit.worker import main as worker_main
 from lichen.ledger.audit.worker import read_message, write_message
 
 if TYPE_CHECKING:
-    from lichen.crypto.keys import PublicKey
-    from lichen.ledger.ports import Contract
+    from lichen.ledger.audit.checked import Scope
 
 __all__ = ["WORTHWHILE_COUNT", "CheckPool"]
 
 WORTHWHILE_COUNT: Final = 8_000  # entries; below, starting processes takes longer than it saves
-AHEAD_COUNT: Final = 3  # chunks under way for each worker
+AHEAD_COUNT: Final = 3  # stretches under way for each worker
 
 
 class CheckPool:
-    """Checks chunks of entries; a context manager.
+    """Looks at stretches of entries; a context manager.
 
     Args:
-        contracts: Those in force.
-        origin: Of the ledger's checkpoints.
-        ledger: Id that its records name, as base64url.
-        log_key: Of the log.
+        scope: What needs to be known of the ledger.
         worker_count: Processes to start; 0 for none.
-        keeps_statements: See `lichen.ledger.audit.checked.Checker`.
     """
 
-    def __init__(
-        self,
-        contracts: Sequence[Contract],
-        origin: str,
-        ledger: str,
-        log_key: PublicKey,
-        worker_count: int,
-        *,
-        keeps_statements: bool = True,
-    ) -> None:
-        self._checker = Checker(contracts, origin, ledger, log_key, keeps_statements=keeps_statements)
-        self._greeting = (_pickled(contracts), origin, ledger, log_key.raw, keeps_statements)
-        wanted = worker_count if self._greeting[0] is not None else 0
+    def __init__(self, scope: Scope, worker_count: int) -> None:
+        self._scope = scope
+        self._greeting = _pickled(scope)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-        for _ in range(wanted):
+        for _ in range(worker_count if self._greeting is not None else 0):
             self._start()
+        self._own = threading.local()
+        self._opened: list[Examiner] = []
         self._threads = ThreadPoolExecutor(
             max(1, len(self._workers) or min(4, os.cpu_count() or 1)), thread_name_prefix="lichen-audit"
         )
@@ -81,6 +69,8 @@ class CheckPool:
             for worker in self._workers:
                 worker.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for examiner in self._opened:
+            examiner.close()
         for worker in self._workers:
             for stream in (worker.stdin, worker.stdout):
                 with contextlib.suppress(OSError):
@@ -93,38 +83,37 @@ class CheckPool:
         """Processes beside this one."""
         return len(self._workers)
 
-    def check(
-        self, chunks: Iterable[list[Row]], keys: Callable[[], Mapping[bytes, bytes]]
-    ) -> Iterator[tuple[list[Row], list[Checked]]]:
-        """Check chunk after chunk.
+    def examine(
+        self,
+        stretches: Iterable[tuple[int, int]],
+        keys: Callable[[], Mapping[bytes, bytes]],
+        *,
+        is_believed: bool = False,
+    ) -> Iterator[Examined]:
+        """Look at stretch after stretch.
 
         Args:
-            chunks: Rows of entries.
-            keys: Tells the public keys known so far, by key id; asked as each chunk is sent.
+            stretches: First index, and one past the last.
+            keys: Tells the public keys known so far, by key id; asked as each stretch is sent.
+            is_believed: See `lichen.ledger.audit.examined.Examiner.examine`.
 
         Yields:
-            Each chunk with what is known of its entries.
+            What is known of each, in order.
 
         Raises:
             StorageError: A process died.
-            LichenError: What the chunks themselves raised, after those before it were checked.
         """
-        waiting: collections.deque[tuple[list[Row], Future[list[Checked]]]] = collections.deque()
+        waiting: collections.deque[Future[Examined]] = collections.deque()
         ahead = AHEAD_COUNT * max(1, len(self._workers))
-        chunks = iter(chunks)
-        problem: Exception | None = None
+        stretches = iter(stretches)
         while True:
-            try:
-                for chunk in itertools.islice(chunks, ahead - len(waiting) if problem is None else 0):
-                    waiting.append((chunk, self._threads.submit(self._check_one, chunk, dict(keys()))))
-            except Exception as error:  # what came before it comes first
-                problem = error
+            for start, stop in itertools.islice(stretches, ahead - len(waiting)):
+                waiting.append(
+                    self._threads.submit(self._examine_one, start, stop, dict(keys()), is_believed)
+                )
             if not waiting:
-                if problem is not None:
-                    raise problem
                 return
-            chunk, future = waiting.popleft()
-            yield chunk, future.result()
+            yield waiting.popleft().result()
 
     def build_parts(self, jobs: list[tuple[str, str]]) -> None:
         """Run `lichen.ledger.audit.state_roots.build_part` for each pair of paths."""
@@ -144,10 +133,14 @@ class CheckPool:
             return self._threads.submit(damaged_pages, uri)
         return self._threads.submit(self._ask, "pages", uri)
 
-    def _check_one(self, chunk: list[Row], keys: dict[bytes, bytes]) -> list[Checked]:
-        if not self._workers:
-            return self._checker.check(chunk, keys)
-        return [Checked.unpack(packed) for packed in self._ask("check", chunk, keys)]
+    def _examine_one(self, start: int, stop: int, keys: dict[bytes, bytes], is_believed: bool) -> Examined:
+        if self._workers:
+            return Examined.unpack(self._ask("examine", start, stop, keys, is_believed))
+        examiner: Examiner | None = getattr(self._own, "examiner", None)
+        if examiner is None:
+            examiner = self._own.examiner = Examiner(self._scope)
+            self._opened.append(examiner)
+        return examiner.examine(start, stop, keys, is_believed=is_believed)
 
     def _ask(self, *task: Any) -> Any:
         """Hand a task to a process that has none, and wait for its answer."""
@@ -183,9 +176,9 @@ class CheckPool:
         self._idle.put(worker)
 
 
-def _pickled(contracts: Sequence[Contract]) -> bytes | None:
-    """Contracts for another process; None when they cannot be handed over."""
+def _pickled(scope: Scope) -> bytes | None:
+    """A scope for another process; None when its contracts or views cannot be handed over."""
     try:
-        return pickle.dumps(tuple(contracts))
+        return pickle.dumps(scope)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None

@@ -13,6 +13,8 @@ looked at again here, so that the first bad entry is named and not the first tha
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,56 +22,45 @@ from lichen.crypto.keys import PublicKey
 from lichen.encoding.entry import Entry
 from lichen.encoding.statement import Statement
 from lichen.errors import CorruptLedgerError, EncodingError, Rejected, VerificationError
-from lichen.ledger.audit.checked import ROOT_BYTES, Checked, Effect, Row
+from lichen.ledger.audit.checked import ROOT_BYTES, Checked, Effect
 from lichen.ledger.genesis import GENESIS_KIND
 from lichen.ledger.ports import LOG_MEMBER, Record
 from lichen.ledger.rulebook import OWN_KINDS
 from lichen.ledger.seal import SEAL_KIND, Seal, check_succession
 from lichen.ledger.state_map import state_key
 from lichen.ledger.tables import SealRow
-from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH, Frontier, leaf_hash
+from lichen.ledger.tree import HASH_BYTES, TILE_WIDTH, Frontier
 
 if TYPE_CHECKING:
+    from lichen.ledger.audit.examined import Examined
     from lichen.ledger.audit.pool import CheckPool
     from lichen.ledger.audit.report import AuditReport
     from lichen.ledger.audit.scratch import Scratch
+    from lichen.ledger.audit.view_rows import RowsFound
     from lichen.ledger.log_file import LogFile
     from lichen.ledger.ports import View
 
-__all__ = ["Replay", "chunks"]
+__all__ = ["Replay", "stretches"]
 
 CHUNK_COUNT: Final = TILE_WIDTH  # (= 256) entries, those of one hash tile
 SAVE_EVERY_COUNT: Final = 50_000
 _NO_CHAIN: Final = bytes(32)
 
 
-def chunks(log: LogFile, start: int, stop: int) -> Iterator[list[Row]]:
-    """Rows of entries, tile by tile, none left out.
+def stretches(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Split a range of indices tile by tile.
 
     Args:
-        log: The ledger.
         start: First index.
         stop: One past the last.
 
-    Raises:
-        CorruptLedgerError: One is missing, or holds something else than bytes.
+    Yields:
+        First index, and one past the last.
     """
-    expected = start
-    while expected < stop:
-        end = min(expected - expected % CHUNK_COUNT + CHUNK_COUNT, stop)
-        rows: list[Row] = log.database.connection.execute(
-            "SELECT idx, checkpoint, entry FROM entries WHERE idx>=? AND idx<? ORDER BY idx", (expected, end)
-        ).fetchall()
-        whole: list[Row] = []
-        for row in rows:
-            if row[0] != expected or type(row[2]) is not bytes or type(row[1]) not in (bytes, type(None)):
-                break
-            whole.append(row)
-            expected += 1
-        if whole:
-            yield whole
-        if expected != end:
-            raise CorruptLedgerError(f"entry {expected} is missing or damaged")
+    while start < stop:
+        end = min(start - start % CHUNK_COUNT + CHUNK_COUNT, stop)
+        yield start, end
+        start = end
 
 
 class Replay:
@@ -79,8 +70,7 @@ class Replay:
         log: The ledger.
         scratch: Where what is derived goes.
         report: Filled along the way.
-        views: Those to derive rows of, with the number of entries they were offered.
-        believed_to: As many entries from the first on were checked by an earlier audit.
+        views: Those to derive rows of here, with the number of entries they were offered; rows of others are compared elsewhere.
     """
 
     def __init__(
@@ -89,19 +79,19 @@ class Replay:
         scratch: Scratch,
         report: AuditReport,
         views: Mapping[View, int],
-        believed_to: int = 0,
     ) -> None:
         self._log = log
         self._scratch = scratch
         self._report = report
         self._views = views
-        self._believed_to = believed_to
         self.frontier = Frontier()
         self.seal: Seal | None = None
         self.checkpoint_chain = _NO_CHAIN  # over what stands beside the seals, which no root covers
         self.key_spans: dict[bytes, tuple[int, int]] = {}
         self._keys: dict[bytes, bytes] = {}
         self._saved_at = 0
+        self.row_counts: Counter[str] = Counter()
+        self.wrong_rows: dict[str, str] = {}
 
     # -- what contracts see ----------------------------------------------------------------------------------------
 
@@ -122,16 +112,14 @@ class Replay:
 
     # -- the pass --------------------------------------------------------------------------------------------------
 
-    def hash_again(self, total: int, told: Callable[[int], None]) -> None:
-        """Compute root and chain over entries that an earlier audit checked, and nothing else."""
-        for rows in chunks(self._log, 0, total):
-            leaves = [leaf_hash(data) for _, _, data in rows]
-            if (changed := self._changed_at(rows[0][0], leaves)) is not None:
-                raise _changed(changed)
-            for (index, checkpoint, _), leaf in zip(rows, leaves, strict=True):
+    def hash_again(self, pool: CheckPool, total: int, told: Callable[[int], None]) -> None:
+        """Compute root and chain over entries that an earlier audit checked, compare rows of views, and nothing else."""
+        for examined in self._examined(pool, total, is_believed=True):
+            for index, leaf in enumerate(examined.leaves, examined.start):
                 self.frontier.append(leaf)
-                if checkpoint is not None:
+                if (checkpoint := examined.checkpoints.get(index)) is not None:
                     self._link(index, checkpoint)
+            self._take_rows(examined.rows)
             told(self.size)
 
     def run(self, pool: CheckPool, total: int, told: Callable[[int], None], save: Callable[[], None]) -> None:
@@ -146,23 +134,22 @@ class Replay:
         Raises:
             LichenError: The first thing that does not hold; the report says how far it came.
         """
-        known = pool.check(chunks(self._log, self.size, total), lambda: self._keys)
         for admin in self._log.genesis.admins:
             self._keys[admin.key.key_id] = admin.key.raw
-        for rows, checks in known:
-            changed = self._changed_at(rows[0][0], [checked.leaf for checked in checks])
+        for examined in self._examined(pool, total):
             self._scratch.look_ahead(
-                place for checked in checks if checked.effect is not None for place in checked.effect.reads
+                place
+                for checked in examined.checks
+                if checked.effect is not None
+                for place in checked.effect.reads
             )
             records: list[Record] = []
-            for row, checked in zip(rows, checks, strict=True):
-                if row[0] == changed:
-                    raise _changed(changed)
-                record = self._check_entry(row, checked)
+            for index, checked in enumerate(examined.checks, examined.start):
+                record = self._check_entry(index, checked)
                 self._report.size = self.size
                 if record is not None:
                     records.append(record)
-                elif row[1] is None:
+                elif checked.row is None or checked.row[1] is None:
                     continue
                 elif self.size - self._saved_at >= SAVE_EVERY_COUNT and self._scratch.is_kept:
                     self._offer(records)
@@ -170,7 +157,41 @@ class Replay:
                     self._saved_at = self.size
                     save()
             self._offer(records)
+            self._take_rows(examined.rows)
             told(self.size)
+
+    def _examined(self, pool: CheckPool, total: int, *, is_believed: bool = False) -> Iterator[Examined]:
+        """What is known of stretch after stretch, each cut off before the first entry that is not what its stored hash says.
+
+        Raises:
+            CorruptLedgerError: An entry is missing or was changed, after those before it.
+            sqlite3.DatabaseError: The file cannot be read any further.
+        """
+        wanted = stretches(self.size, total)
+        for (_, stop), examined in zip(
+            stretches(self.size, total),
+            pool.examine(wanted, lambda: self._keys, is_believed=is_believed),
+            strict=True,
+        ):
+            changed = self._changed_at(examined.start, examined.leaves)
+            if changed is not None:
+                del examined.leaves[changed - examined.start :]
+                del examined.checks[changed - examined.start :]
+            expected = examined.start + len(examined.leaves)
+            yield examined
+            if changed is not None:
+                raise _changed(changed)
+            if examined.misread is not None:
+                raise sqlite3.DatabaseError(examined.misread)
+            if expected != stop:
+                raise CorruptLedgerError(f"entry {expected} is missing or damaged")
+
+    def _take_rows(self, found: RowsFound) -> None:
+        self.row_counts.update(found.counts)
+        for table, names in found.names.items():
+            self._scratch.add_names(table, names)
+        if found.wrong is not None:
+            self.wrong_rows.setdefault(*found.wrong)
 
     # -- progress --------------------------------------------------------------------------------------------------
 
@@ -216,15 +237,15 @@ class Replay:
                 return start + place
         return None
 
-    def _check_entry(self, row: Row, checked: Checked) -> Record | None:
-        """Check one entry; None for a seal, and for a record that no view asks for."""
-        index, checkpoint, data = row
+    def _check_entry(self, index: int, checked: Checked) -> Record | None:
+        """Check one entry; None for a seal, and for a record that no view asks for here."""
         effect = checked.effect
-        if effect is not None and (key := self._taken_over(index, data, checked, effect)) is not None:
-            if checked.statement is None:
+        if effect is not None and (key := self._taken_over(index, checked, effect)) is not None:
+            if checked.statement is None or checked.row is None or not self._views:
                 return None
-            entry = Entry.from_bytes(data)
+            entry = Entry.from_bytes(checked.row[2])
             return Record(index, entry, checked.statement, effect.kind, effect.member, checked.digest, key)
+        _, checkpoint, data = checked.row or (index, None, self._log.entry_bytes(index))
         entry, statement = self._parsed(index, data, checked)
         self._report.kinds[statement.kind] += 1
         if statement.kind == SEAL_KIND:
@@ -236,7 +257,7 @@ class Replay:
             raise CorruptLedgerError(f"a checkpoint stands beside entry {index}, which is no seal")
         record = self._check_record(index, entry, statement, checked)
         self.frontier.append(checked.leaf)
-        return record
+        return record if self._views else None
 
     def _parsed(self, index: int, data: bytes, checked: Checked) -> tuple[Entry, Statement]:
         try:
@@ -247,13 +268,13 @@ class Replay:
 
     # RECORD
 
-    def _taken_over(self, index: int, data: bytes, checked: Checked, effect: Effect) -> PublicKey | None:
+    def _taken_over(self, index: int, checked: Checked, effect: Effect) -> PublicKey | None:
         """Believe what was found out about a record by itself, if the state before it is as was assumed.
 
         Returns:
             The key it was signed with; None when the record is to be judged here, and refused here if it must be.
         """
-        key_id, state_get = data[1:17], self._scratch.get
+        key_id, state_get = checked.key_id, self._scratch.get
         if any(state_get(place) is not None for place in effect.reads):
             return None
         try:

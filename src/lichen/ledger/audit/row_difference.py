@@ -7,7 +7,7 @@ from typing import Final
 
 from lichen.ledger.audit.report import RowDiffersError
 
-__all__ = ["VIEW_REMEDY", "differing_row", "in_words"]
+__all__ = ["ENTRY_COLUMNS", "VIEW_REMEDY", "differing_row", "in_words"]
 
 VIEW_REMEDY: Final = (
     "The entries hold; only tables for questions are wrong, and answers may be. `lichen archive OUT` and"

@@ -18,7 +18,7 @@ from lichen.ledger.audit.report import AtEntryError
 from lichen.ledger.audit.state_roots import StateRoots
 
 if TYPE_CHECKING:
-    from lichen.ledger.ports import Record, View
+    from lichen.ledger.ports import Record, RowView, View
 
 __all__ = ["Scratch"]
 
@@ -239,6 +239,19 @@ class Scratch:
             for statement in view.ddl:
                 if statement.lstrip().upper().startswith("CREATE TABLE"):
                     self.connection.execute(statement)
+
+    def make_names(self, view: RowView) -> None:
+        """Make the table of names of a view, empty."""
+        if view.names_table is not None:
+            self.make_views([view])
+            self.connection.execute(f'DELETE FROM "{view.names_table}"')  # noqa: S608 - the view's own name
+
+    def add_names(self, table: str, names: Iterable[str | bytes]) -> None:
+        """Add names that are not there, each with the next number."""
+        self.connection.executemany(
+            f'INSERT OR IGNORE INTO "{table}"(name) VALUES(?)',
+            [(name,) for name in names],
+        )
 
     def offer(self, view: View, records: Sequence[Record]) -> None:
         """Add a view's rows for records."""

@@ -8,6 +8,7 @@ their keys; pages and indexes are SQLite's own business, and it is asked (`liche
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Final
 from lichen.crypto.hashes import sha256
 from lichen.encoding.entry import ENTRY_OVERHEAD_BYTES
 from lichen.errors import CorruptLedgerError
-from lichen.ledger.audit.report import AtEntryError
-from lichen.ledger.audit.row_difference import differing_row
+from lichen.ledger.audit.report import AtEntryError, RowDiffersError
+from lichen.ledger.audit.row_difference import ENTRY_COLUMNS, VIEW_REMEDY, differing_row
+from lichen.ledger.audit.view_rows import RowComparer, TableForm, table_forms
+from lichen.ledger.ports import RowView
 from lichen.ledger.state_map import EMPTY_STATE_ROOT
 from lichen.ledger.state_store import STATE_SCHEMA, VERSION_COUNT_KEPT
 from lichen.ledger.storage import SCHEMA
@@ -62,8 +65,11 @@ def check_stored(
             raise CorruptLedgerError(
                 f"the view {view.name!r} is said to hold {filled_to} of {log.size} entries"
             )
-        for table in _tables_of(view):
-            _check_rows(log, scratch, table)
+        if isinstance(view, RowView):
+            _check_row_view(log, scratch, replay, view, filled_to)
+        else:
+            for form in table_forms(view):
+                _check_rows(log, scratch, form)
         report.views[view.name] = filled_to
 
 
@@ -206,22 +212,59 @@ def _made(view: View, connection: sqlite3.Connection) -> dict[str, str]:
     return {name: kind for name, kind in connection.execute(query) if name not in before}
 
 
-def _tables_of(view: View) -> list[str]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
-        return sorted(name for name, kind in _made(view, fresh).items() if kind == "table")
+def _check_row_view(log: LogFile, scratch: Scratch, replay: Replay, view: RowView, filled_to: int) -> None:
+    """Compare what was found of a view's rows on the way, first the numbers for names, which were taken from the file there."""
+    forms = table_forms(view)
+    for form in forms:
+        if form.name == view.names_table:
+            _check_rows(log, scratch, form)
+    for place in (view.name, *(form.name for form in forms)):
+        if place in replay.wrong_rows:
+            raise RowDiffersError(replay.wrong_rows[place], remedy=VIEW_REMEDY)
+    for form in forms:
+        if form.name == view.names_table:
+            continue
+        (count,) = log.database.connection.execute(
+            f'SELECT count(*) FROM main."{form.name}"'  # noqa: S608 - the view's own name
+        ).fetchone()
+        if count != replay.row_counts[form.name]:
+            _name_row_too_many(log, replay, view, filled_to, form)
+            raise RowDiffersError(
+                f"{form.name} has {count} rows, and the entries call for {replay.row_counts[form.name]}",
+                remedy=VIEW_REMEDY,
+            )
 
 
-def _check_rows(log: LogFile, scratch: Scratch, table: str) -> None:
+def _name_row_too_many(log: LogFile, replay: Replay, view: RowView, filled_to: int, form: TableForm) -> None:
+    """Find a row that no entry calls for, by deriving the rows of entry after entry once more.
+
+    Raises:
+        RowDiffersError: There it is.
+    """
+    entry_column = next((name for name in ENTRY_COLUMNS if name in form.columns), None)
+    if entry_column is None:
+        return
+    place = form.columns.index(entry_column)
+    stored = log.database.connection.execute(
+        f'SELECT * FROM main."{form.name}" ORDER BY "{entry_column}"'  # noqa: S608 - the view's own names
+    )
+    with contextlib.closing(sqlite3.connect(log.database.read_only_uri(), uri=True)) as connection:
+        comparer = RowComparer(connection, [(view, filled_to)])
+        for index, rows in itertools.groupby(stored, key=lambda row: row[place]):
+            record = replay.record(index) if type(index) is int else None
+            expected = set() if record is None else set(comparer.rows(form.name, record))
+            for row in rows:
+                if row not in expected:
+                    raise differing_row(form.name, form.columns, form.keys, None, row)
+
+
+def _check_rows(log: LogFile, scratch: Scratch, form: TableForm) -> None:
     """Compare the rows of a view's table one by one, in the order of their keys.
 
     The order is asked for: a scan of a table without row numbers may follow an index that has all its columns.
     """
+    table, columns, keys = form.name, form.columns, form.keys
     quoted = table.replace('"', '""')
-    said = scratch.connection.execute(
-        "SELECT name, pk FROM pragma_table_info(?, 'main') ORDER BY cid", (table,)
-    ).fetchall()
-    columns = [name for name, _ in said]
-    keys = [name for name, place in sorted(said, key=lambda column: column[1]) if place]
     order = ",".join('"' + name.replace('"', '""') + '"' for name in keys) or "rowid"
     query = f'SELECT * FROM main."{quoted}" ORDER BY {order}'  # noqa: S608 - the names are this program's own
     derived = scratch.connection.execute(query)

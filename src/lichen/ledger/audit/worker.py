@@ -2,8 +2,8 @@
 
 Started by :mod:`lichen.ledger.audit.pool` and by nothing else; what it reads comes from its parent alone, through a pipe.
 
-A message is its length, 4 bytes, and that many bytes of :mod:`marshal`. The first one names the ledger (see `Checker`); each
-further one is a task, ``("check", rows, keys)``, ``("part", source, target)`` or ``("pages", uri)``.
+A message is its length, 4 bytes, and that many bytes of :mod:`marshal`. The first one is the pickled `Scope`; each
+further one is a task, ``("examine", start, stop, keys, is_believed)``, ``("part", source, target)`` or ``("pages", uri)``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import struct
 import sys
 from typing import Any, BinaryIO, Final
 
-from lichen.crypto.keys import PublicKey
-from lichen.ledger.audit.checked import Checker
+from lichen.ledger.audit.checked import Scope
+from lichen.ledger.audit.examined import Examiner
 from lichen.ledger.audit.pages import damaged_pages
 from lichen.ledger.audit.state_roots import build_part
 
@@ -55,22 +55,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     source, target = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
-        contracts, origin, ledger, log_key, keeps_statements = read_message(source)
-        checker = Checker(
-            pickle.loads(contracts),  # noqa: S301 - made by the parent
-            origin,
-            ledger,
-            PublicKey(log_key),
-            keeps_statements=keeps_statements,
-        )
-        while True:
-            task, *details = read_message(source)
-            write_message(target, _done(checker, task, details))
+        scope: Scope = pickle.loads(read_message(source))  # noqa: S301 - made by the parent
+        with Examiner(scope) as examiner:
+            while True:
+                task, *details = read_message(source)
+                write_message(target, _done(scope, examiner, task, details))
 
 
-def _done(checker: Checker, task: str, details: list[Any]) -> Any:
-    if task == "check":
-        return [checked.pack() for checked in checker.check(*details)]
+def _done(scope: Scope, examiner: Examiner, task: str, details: list[Any]) -> Any:
+    if task == "examine":
+        start, stop, keys, is_believed = details
+        return examiner.examine(start, stop, keys, is_believed=is_believed).pack(scope)
     if task == "part":
         build_part(*details)
         return None

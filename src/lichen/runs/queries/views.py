@@ -11,10 +11,10 @@ by their first bytes, see `is_digest`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lichen.contracts.registry import exact_fingerprint, same_work_fingerprint
+from lichen.contracts.registry import fingerprints
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.canonical import INTEGER_MAX
 
@@ -33,6 +33,14 @@ __all__ = [
     "is_digest",
     "is_digest_between",
 ]
+
+TableRow = tuple[str, tuple[Any, ...]]
+"""Name of a table, and the values of a row of it."""
+
+IdOf = Callable[[str | bytes], int]
+"""Gives the number that stands for a name."""
+
+_metrics_text = json.JSONEncoder(separators=(",", ":")).encode
 
 ANY_METRIC = 0
 """Metric id under which every run on some data stands, whatever it reported."""
@@ -81,6 +89,7 @@ class RunsView:
 
     name = "runs"
     version = 2
+    names_table = "view_name"
     kinds = frozenset({"run"})
     ddl: Sequence[str] = (
         """CREATE TABLE IF NOT EXISTS view_run (
@@ -108,45 +117,55 @@ class RunsView:
 
     def insert_many(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         """Add runs, each table's rows together."""
-        names = _Names(connection)
+        id_of = _Names(connection).id_of
         runs, outputs, work = [], [], []
         for record in records:
             runs.append(_run_row(record))
-            outputs += [
-                (subject.sha256, record.place, subject.name)
-                for subject in record.statement.subjects
-                if subject.name not in ("manifest", "outputs")
-            ]
-            work += _work_rows(record, names)
+            outputs += _output_rows(record)
+            work += _work_rows(record, id_of)
         marks = ",".join("?" * len(runs[0]))
         connection.executemany(f"INSERT INTO view_run VALUES ({marks})", runs)  # noqa: S608 - question marks
         connection.executemany("INSERT OR IGNORE INTO view_output VALUES (?,?,?)", sorted(outputs))
         connection.executemany("INSERT OR IGNORE INTO view_work VALUES (?,?,?,?,?)", sorted(work))
+
+    def rows(self, record: Record, id_of: IdOf) -> list[TableRow]:
+        """See `lichen.ledger.ports.RowView.rows`."""
+        outputs = [("view_output", row) for row in _output_rows(record)]
+        work = [("view_work", row) for row in _work_rows(record, id_of)]
+        return [("view_run", _run_row(record)), *outputs, *work]
 
 
 def _run_row(record: Record) -> tuple[Any, ...]:
     said = record.predicate
     parts: Mapping[str, str] = said["parts"]
     energy: Mapping[str, Any] = said["energy"]
+    exact, same_work = fingerprints(parts)
     return (
         record.place, record.member, said["status"], int(said["reusable"]), said.get("reason"),
         said["time_unix_ms"], b64u_decode(parts["command"]), b64u_decode(said["family"]),
-        b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact_fingerprint(parts),
-        same_work_fingerprint(parts), float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
+        b64u_decode(parts["code"]), b64u_decode(parts["data"]), exact, same_work, float(energy["joules"]), float(energy["u95"]), float(energy["seconds"]),
         energy["method"], energy["boundary"], energy.get("zone"), said.get("exit_status"), said["manifest"],
-        json.dumps(dict(said["metrics"]), separators=(",", ":")),
+        _metrics_text(said["metrics"]),
     )  # fmt: skip
 
 
-def _work_rows(record: Record, names: _Names) -> list[tuple[int, int, int, int, float]]:
+def _output_rows(record: Record) -> list[tuple[bytes, int, str]]:
+    return [
+        (subject.sha256, record.place, subject.name)
+        for subject in record.statement.subjects
+        if subject.name not in ("manifest", "outputs")
+    ]
+
+
+def _work_rows(record: Record, id_of: IdOf) -> list[tuple[int, int, int, int, float]]:
     """One row per data file and metric; unfinished work has no metric that counts."""
     said = record.predicate
     metrics: Mapping[str, float] = said["metrics"] if said["status"] in ("trained", "missed") else {}
     millijoules, place = min(round(said["energy"]["joules"] * 1_000), INTEGER_MAX), record.place
-    values = [(ANY_METRIC, 0.0), *((names.id_of(name), float(value)) for name, value in metrics.items())]
+    values = [(ANY_METRIC, 0.0), *((id_of(name), float(value)) for name, value in metrics.items())]
     return [
         (data_id, metric_id, millijoules, place, value)
-        for data_id in [names.id_of(b64u_decode(digest)) for digest in said["data"]]
+        for data_id in [id_of(b64u_decode(digest)) for digest in said["data"]]
         for metric_id, value in values
     ]
 
@@ -156,6 +175,7 @@ class ArtefactsView:
 
     name = "artefacts"
     version = 1
+    names_table = None
     kinds = frozenset({"data", "model", "evaluation", "flag", "withdraw", "dispute"})
     ddl: Sequence[str] = (
         """CREATE TABLE IF NOT EXISTS view_artefact (
@@ -179,40 +199,35 @@ class ArtefactsView:
 
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add a published artefact, a flag, a withdrawal or a dispute."""
+        _insert_rows(connection, self.rows(record, _no_names))
+
+    def rows(self, record: Record, _: IdOf) -> list[TableRow]:
+        """See `lichen.ledger.ports.RowView.rows`."""
         said = record.predicate
         if record.kind in ("flag", "dispute"):
             text = json.dumps({key: said[key] for key in said if key not in _COMMON}, ensure_ascii=False)
-            connection.execute(
-                "INSERT INTO view_flag VALUES (?,?,?,?,?)",
-                (record.place, said["of"], record.kind, record.member, text),
-            )
-        elif record.kind == "withdraw":
-            connection.execute(
-                "INSERT OR IGNORE INTO view_withdrawn VALUES (?,?,?)",
-                (said["of"], record.place, said.get("reason", "")),
-            )
-        else:
-            self._insert_artefact(connection, record)
+            return [("view_flag", (record.place, said["of"], record.kind, record.member, text))]
+        if record.kind == "withdraw":
+            return [("view_withdrawn", (said["of"], record.place, said.get("reason", "")))]
+        return [("view_artefact", _artefact_row(record)), *_edges(record)]
 
-    def _insert_artefact(self, connection: sqlite3.Connection, record: Record) -> None:
-        said = record.predicate
-        energy: Mapping[str, Any] = said.get("energy") or {}
-        subject = record.statement.subjects[0]
-        connection.execute(
-            "INSERT INTO view_artefact VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                record.place, record.kind, record.member, said.get("title") or subject.name, said.get("cid"),
-                subject.sha256, said["time_unix_ms"], energy.get("joules"), energy.get("method"), said.get("run"),
-                said.get("of"), json.dumps(dict(said.get("metrics", {})), separators=(",", ":")),
-            ),
-        )  # fmt: skip
-        edges = [
-            (record.place, int(said[relation]), relation)
-            for relation in ("run", "base", "of")
-            if relation in said
-        ]
-        edges += [(record.place, int(parent), "data") for parent in said.get("data", ())]
-        connection.executemany("INSERT OR IGNORE INTO view_edge VALUES (?,?,?)", edges)
+
+def _artefact_row(record: Record) -> tuple[Any, ...]:
+    said = record.predicate
+    energy: Mapping[str, Any] = said.get("energy") or {}
+    subject = record.statement.subjects[0]
+    return (
+        record.place, record.kind, record.member, said.get("title") or subject.name, said.get("cid"),
+        subject.sha256, said["time_unix_ms"], energy.get("joules"), energy.get("method"), said.get("run"),
+        said.get("of"), _metrics_text(said.get("metrics", {})),
+    )  # fmt: skip
+
+
+def _edges(record: Record) -> list[TableRow]:
+    said = record.predicate
+    edges = [(int(said[relation]), relation) for relation in ("run", "base", "of") if relation in said]
+    edges += [(int(parent), "data") for parent in said.get("data", ())]
+    return [("view_edge", (record.place, *edge)) for edge in dict.fromkeys(edges)]
 
 
 class ReuseView:
@@ -220,6 +235,7 @@ class ReuseView:
 
     name = "reuse"
     version = 1
+    names_table = None
     kinds = frozenset({"reuse"})
     ddl: Sequence[str] = (
         """CREATE TABLE IF NOT EXISTS view_reuse (
@@ -230,14 +246,17 @@ class ReuseView:
 
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add a hit; without ``avoided`` it booked nothing."""
+        _insert_rows(connection, self.rows(record, _no_names))
+
+    def rows(self, record: Record, _: IdOf) -> list[TableRow]:
+        """See `lichen.ledger.ports.RowView.rows`."""
         said = record.predicate
-        connection.execute(
-            "INSERT INTO view_reuse VALUES (?,?,?,?,?,?,?)",
-            (
-                record.place, said["of"], record.member, said["time_unix_ms"], said.get("level", "exact"),
-                float(said["avoided_joules"]) if said["credit"] else 0.0, float(said["avoided_u95"]),
-            ),
+        avoided_joules = float(said["avoided_joules"]) if said["credit"] else 0.0
+        row = (
+            record.place, said["of"], record.member, said["time_unix_ms"], said.get("level", "exact"),
+            avoided_joules, float(said["avoided_u95"]),
         )  # fmt: skip
+        return [("view_reuse", row)]
 
 
 class MembersView:
@@ -245,6 +264,7 @@ class MembersView:
 
     name = "members"
     version = 1
+    names_table = None
     kinds = frozenset({"member"})
     ddl: Sequence[str] = (
         "CREATE TABLE IF NOT EXISTS view_member (idx INTEGER PRIMARY KEY, member TEXT NOT NULL, action TEXT NOT NULL) STRICT",
@@ -252,10 +272,24 @@ class MembersView:
 
     def insert(self, connection: sqlite3.Connection, record: Record) -> None:
         """Add an action on a member."""
+        _insert_rows(connection, self.rows(record, _no_names))
+
+    def rows(self, record: Record, _: IdOf) -> list[TableRow]:
+        """See `lichen.ledger.ports.RowView.rows`."""
         said = record.predicate
-        connection.execute(
-            "INSERT INTO view_member VALUES (?,?,?)", (record.place, said["subject_member"], said["action"])
-        )
+        return [("view_member", (record.place, said["subject_member"], said["action"]))]
+
+
+def _insert_rows(connection: sqlite3.Connection, rows: Iterable[TableRow]) -> None:
+    """Add rows; what was withdrawn before stays withdrawn by the entry that said so first."""
+    for table, row in rows:
+        either = "OR IGNORE " if table == "view_withdrawn" else ""
+        marks = ",".join("?" * len(row))
+        connection.execute(f"INSERT {either}INTO {table} VALUES ({marks})", row)  # noqa: S608 - names of this file
+
+
+def _no_names(name: str | bytes) -> int:
+    raise KeyError(name)
 
 
 _COMMON = ("ledger", "member", "nonce", "time_unix_ms", "of")
