@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ _VARIABLES = (
 _REFERENCES = (
     ("12, #12", "the entry at that index"),
     ("@last", "the newest run"),
-    ("model.pkl", "the newest entry about a file with this content"),
+    ("model.pkl", "the newest data, model or run with the content of this file"),
     ("bafy…", "the entry with this CID, or its beginning"),
     (
         "3f0c9a7e…",
@@ -83,6 +84,10 @@ def help_command(invocation: Invocation, context: click.Context, /, topic: tuple
 
     root = context.find_root()
     if not topic:
+        if invocation.as_json:
+            topics = {name: what for name, (what, _) in TOPICS.items()}
+            invocation.output.json({**_told(root), "topics": topics})
+            return
         invocation.output.text(root.get_help())
         invocation.output.line("")
         invocation.output.line(
@@ -103,4 +108,35 @@ def help_command(invocation: Invocation, context: click.Context, /, topic: tuple
             )
         within = click.Context(child, info_name=word, parent=within)
         command = child
+    if invocation.as_json:
+        invocation.output.json(_told(within))
+        return
     invocation.output.text(within.get_help())
+
+
+def _told(within: click.Context) -> dict[str, Any]:
+    """Return the help of a command as a table for JSON: what it does, its arguments, its options and its commands."""
+    import inspect  # only here: it is slow to import
+
+    command = within.command
+    told: dict[str, Any] = {
+        "command": within.command_path,
+        "help": inspect.cleandoc(command.help or ""),
+        "arguments": [each.human_readable_name for each in command.params if isinstance(each, click.Argument)],
+        "options": [
+            {
+                "names": [*each.opts, *each.secondary_opts], "help": each.help, "is_flag": each.is_flag,
+                "is_required": each.required, "is_repeatable": each.multiple,
+            }
+            for each in command.get_params(within)
+            if isinstance(each, click.Option)
+        ],
+    }  # fmt: skip
+    if isinstance(command, click.Group):
+        names = command.list_commands(within)
+        told["commands"] = {
+            name: child.get_short_help_str(limit=200)
+            for name in names
+            if (child := command.get_command(within, name)) is not None
+        }
+    return told

@@ -63,6 +63,12 @@ def test_exit_codes_are_all_listed() -> None:
 def test_help_of_a_command_is_its_help() -> None:
     assert run("help", "publish", "model").stdout == run("publish", "model", "--help").stdout
     assert "Topics: " in run("help").stdout
+    told = json.loads(run("help", "publish", "model", "--json").stdout)
+    assert (told["command"], told["arguments"]) == ("lichen publish model", ["PATH"])
+    assert {"--title", "--metric", "--json"} <= {name for each in told["options"] for name in each["names"]}
+    whole = json.loads(run("help", "--json").stdout)
+    assert {"run", "find", "withdraw"} <= whole["commands"].keys()
+    assert "exit-codes" in whole["topics"]
 
 
 def test_a_key_is_made_once(lichen_home: Path) -> None:
