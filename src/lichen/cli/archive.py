@@ -66,7 +66,10 @@ def _tell(invocation: Invocation, archived: Archived, *, is_private: bool) -> No
     say(f"{plural(report.file_count, 'file')}, {report.written_count:,} of them written now")
     say(f"check it: python3 {report.directory}/verify_ledger.py")
     if report.unsealed_count:
-        note(f"{plural(report.unsealed_count, 'entry')} not in it, because no seal covers them yet")
+        note(
+            f"{plural(report.unsealed_count, 'entry')} not in it, because no seal covers them yet; written where the log's key is, an archive "
+            "is sealed first and holds all"
+        )
     if report.missing:
         shown = ", ".join(report.missing[:MISSING_SHOWN_MAX])
         more = (

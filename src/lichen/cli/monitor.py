@@ -118,7 +118,7 @@ def _watch(
     if workspace is not None:
         origin, log_keys = workspace.ledger.origin, list(workspace.ledger.log_keys)
     elif len(policy.logs) == 1:
-        origin, log_keys = policy.logs[0].key.name, [policy.logs[0].key.key]
+        origin, log_keys = policy.logs[0].key.name, [policy.logs[0].key.ed25519]
     else:
         raise UsageError(
             f"nothing says which log to watch: no ledger is here, and the policy lists {len(policy.logs)}",

@@ -10,7 +10,8 @@ Rules upheld: UTF-8 without control characters other than the newline; key names
 signature line in its one form; a signature by a known key must hold or the note is refused; signatures by unknown keys
 are ignored; at least one known key must have signed.
 
-Source: C2SP signed-note v1 (type 0x01) and tlog-cosignature v1 (Ed25519, type 0x04).
+Source: C2SP signed-note v1 (type 0x01) and tlog-cosignature v1 (Ed25519, type 0x04; ML-DSA-44, type 0x06, which is verified and
+not made). Differs: keys and signatures of other types (ECDSA 0x02, RFC 6962 tree heads 0x05) are refused and ignored.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lichen.crypto.keys import PublicKey, SigningKey
+from lichen.crypto.ml_dsa import ML_DSA_44_SIGNATURE_BYTES, MlDsaPublicKey
 from lichen.errors import EncodingError, VerificationError
 
 __all__ = [
     "AHEAD_SECONDS_MAX",
+    "COSIGNATURE_TYPES",
     "NoteKey",
     "NoteSignature",
     "SignatureType",
@@ -50,6 +53,11 @@ class SignatureType(enum.IntEnum):
 
     ED25519 = 0x01
     COSIGNATURE_V1 = 0x04
+    COSIGNATURE_ML_DSA_44 = 0x06
+
+
+COSIGNATURE_TYPES = frozenset({SignatureType.COSIGNATURE_V1, SignatureType.COSIGNATURE_ML_DSA_44})
+"""What keys of witnesses may be of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,22 @@ class NoteKey:
     """
 
     name: str
-    key: PublicKey
+    key: PublicKey | MlDsaPublicKey
     type: SignatureType = SignatureType.ED25519
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+
+    @property
+    def ed25519(self) -> PublicKey:
+        """The public key of a log: it is of no other kind.
+
+        Raises:
+            EncodingError: It is a witness's of another kind.
+        """
+        if not isinstance(self.key, PublicKey):
+            raise EncodingError(f"the key of {self.name!r} is no Ed25519 key, as those of logs are")
+        return self.key
 
     @property
     def hash(self) -> bytes:
@@ -88,10 +107,7 @@ class NoteKey:
         """
         name, _, rest = text.partition("+")
         shown_hash, _, encoded = rest.partition("+")
-        raw = _b64_decode(encoded)
-        if len(raw) != 33 or raw[0] not in set(SignatureType):
-            raise EncodingError(f"not a verifier key for Ed25519 notes: {text[:120]!r}")
-        key = cls(name, PublicKey(raw[1:]), SignatureType(raw[0]))
+        key = cls(name, *_key_of(_b64_decode(encoded), text))
         if key.hash.hex() != shown_hash:
             raise EncodingError(
                 f"the verifier key of {name!r} names hash {shown_hash!r}, its own is {key.hash.hex()}"
@@ -106,7 +122,7 @@ class NoteSignature:
     Attributes:
         name: The signer's key name.
         key_hash: First bytes of a hash over name, type and key, 4 bytes.
-        signature: What follows: 64 bytes (type 0x01) or a time of 8 bytes and 64 bytes (type 0x04).
+        signature: What follows: 64 bytes (type 0x01), or a time of 8 bytes and 64 (type 0x04) or 2,420 bytes (type 0x06).
     """
 
     name: str
@@ -273,14 +289,63 @@ def _cosigned_message(text: str, time_unix_seconds: int) -> bytes:
     return f"cosignature/v1\ntime {time_unix_seconds}\n{text}".encode()
 
 
+def _key_of(raw: bytes, text: str) -> tuple[PublicKey | MlDsaPublicKey, SignatureType]:
+    """Read type and key of a verifier key."""
+    if raw[:1] == bytes([SignatureType.COSIGNATURE_ML_DSA_44]):
+        return MlDsaPublicKey(raw[1:]), SignatureType.COSIGNATURE_ML_DSA_44
+    if not raw or raw[0] not in set(SignatureType):
+        raise EncodingError(
+            f"not a verifier key of a type that is known here: {text[:120]!r}",
+            remedy="Known are Ed25519 notes (0x01) for logs, and for witnesses cosignatures with Ed25519 (0x04) or ML-DSA-44 (0x06).",
+        )
+    if len(raw) != 33:
+        raise EncodingError(f"not a verifier key for Ed25519 notes: {text[:120]!r}")
+    return PublicKey(raw[1:]), SignatureType(raw[0])
+
+
 def _signed_message(text: str, signature: NoteSignature, key: NoteKey) -> tuple[bytes, bytes]:
     """Return message and bare signature of a line, by the type of the key it names."""
     if key.type is SignatureType.ED25519:
         return text.encode("utf-8"), signature.signature
     time = int.from_bytes(signature.signature[:8], "big")
-    if len(signature.signature) != 72 or time > _TIME_MAX:
+    is_ml_dsa = key.type is SignatureType.COSIGNATURE_ML_DSA_44
+    size = 8 + (ML_DSA_44_SIGNATURE_BYTES if is_ml_dsa else 64)
+    if len(signature.signature) != size or time > _TIME_MAX:
         raise VerificationError(f"the cosignature of {key.name} is malformed")
-    return _cosigned_message(text, time), signature.signature[8:]
+    message = _subtree_message(text, key.name, time) if is_ml_dsa else _cosigned_message(text, time)
+    return message, signature.signature[8:]
+
+
+def _subtree_message(text: str, name: str, time_unix_seconds: int) -> bytes:
+    """What an ML-DSA-44 cosignature is over: names, time and tree head of a checkpoint, without its extension lines.
+
+    Raises:
+        VerificationError: The text is no checkpoint, or a name is too long.
+
+    Source:
+        C2SP tlog-cosignature, "ML-DSA-44 signed message".
+    """
+    origin, size, root, *_ = (*text.split("\n"), "", "")
+    try:
+        root_hash = _b64_decode(root)
+    except EncodingError:
+        root_hash = b""
+    names = name.encode("utf-8"), origin.encode("utf-8")
+    is_size = size.isascii() and size.isdigit() and str(int(size[:20])) == size and int(size) < 2**64
+    if len(root_hash) != 32 or not is_size or not all(1 <= len(each) <= 255 for each in names):
+        raise VerificationError(
+            f"what {name} cosigned is no checkpoint, or its names are longer than 255 bytes"
+        )
+    cosigner, log_origin = (bytes([len(each)]) + each for each in names)
+    times_and_range = time_unix_seconds.to_bytes(8, "big"), bytes(8), int(size).to_bytes(8, "big")
+    return (
+        b"subtree/v1\n\0"
+        + cosigner
+        + times_and_range[0]
+        + log_origin
+        + b"".join(times_and_range[1:])
+        + root_hash
+    )
 
 
 def _signature(line: str) -> NoteSignature:

@@ -179,7 +179,10 @@ def check_mark(mark: Mark, size: int, root_at: Callable[[int], bytes], *, where:
         RollbackError: It is older than the mark, or differs from it.
     """
     ledger = "this ledger" if where is None else str(where)
-    remedy = f"put the newer ledger back; if it is lost, start a fork that says so: {_fork_command(where)}"
+    remedy = (
+        "put the newer ledger back, or an archive or backup made of it since; if it is lost, start a fork that says so, because somebody may "
+        f"have been told of the entries that are missing, sealed or not: {_fork_command(where)}"
+    )
     if size < mark.size:
         raise RollbackError(
             f"{ledger} has {size} entries, but {mark.size} were signed for or acknowledged on this machine: it is an older"

@@ -15,7 +15,7 @@ Rules upheld:
 * Every line that is not one of these is refused with its number; so is an end in the middle of a line.
 
 Source: C2SP tlog-policy. Differs: a file has at most 1,024 logs, witnesses and groups each, a threshold has no leading
-zeros, and keys are Ed25519 (types 0x01 for logs and 0x04 for witnesses); a key of another type is refused by its line.
+zeros, and keys are Ed25519 for logs (type 0x01), Ed25519 or ML-DSA-44 for witnesses (0x04, 0x06); another is refused by its line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lichen.crypto.note import AHEAD_SECONDS_MAX, NoteKey, SignatureType, SignedNote
+from lichen.crypto.note import AHEAD_SECONDS_MAX, COSIGNATURE_TYPES, NoteKey, SignatureType, SignedNote
 from lichen.errors import EncodingError, VerificationError
 
 __all__ = ["Cosigner", "Group", "Log", "Policy", "Quorum", "Witness", "cosignature_times", "parse_policy"]
@@ -297,7 +297,7 @@ class _Reader:
     def _log(self, items: Sequence[bytes]) -> None:
         if len(items) not in (1, 2):
             raise EncodingError("a log line is: log <vkey> [<url>]")
-        key = _key(items[0], SignatureType.ED25519, "a log")
+        key = _key(items[0], frozenset({SignatureType.ED25519}), "a log")
         _check_new(key, {log.key.key.raw: log.key.name for log in self._logs}, "log")
         _check_count(self._logs, "logs")
         self._logs.append(Log(key, _url(items[1:])))
@@ -305,7 +305,7 @@ class _Reader:
     def _witness(self, items: Sequence[bytes]) -> None:
         if len(items) not in (2, 3):
             raise EncodingError("a witness line is: witness <name> <vkey> [<url>]")
-        key = _key(items[1], SignatureType.COSIGNATURE_V1, "a witness")
+        key = _key(items[1], COSIGNATURE_TYPES, "a witness")
         _check_new(key, {each.key.key.raw: shown(each.name) for each in self._witnesses}, "witness")
         _check_count(self._witnesses, "witnesses")
         self._define(items[0])
@@ -354,15 +354,14 @@ class _Reader:
             raise EncodingError(f"{shown(name)[:80]!r} is not defined on a line above")
 
 
-def _key(text: bytes, wanted: SignatureType, whose: str) -> NoteKey:
+def _key(text: bytes, wanted: Collection[SignatureType], whose: str) -> NoteKey:
     try:
         key = NoteKey.from_vkey(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise EncodingError("the name in the key is not UTF-8") from error
-    if key.type is not wanted:
-        raise EncodingError(
-            f"the key of {whose} has signature type 0x{wanted:02x}, this has 0x{key.type:02x}"
-        )
+    if key.type not in wanted:
+        types = " or ".join(f"0x{each:02x}" for each in sorted(wanted))
+        raise EncodingError(f"the key of {whose} has signature type {types}, this has 0x{key.type:02x}")
     return key
 
 

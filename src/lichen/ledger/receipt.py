@@ -164,7 +164,7 @@ def _listed(policy: Policy, origin: str, log_key: PublicKey | None) -> PublicKey
         raise VerificationError(
             "the policy lists another key for this log", expected=log_key.raw, calculated=log.key.key.raw
         )
-    return log.key.key
+    return log.key.ed25519
 
 
 def _with_cosignatures(

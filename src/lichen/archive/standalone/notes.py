@@ -32,6 +32,11 @@ def witness_key(text: str) -> tuple:
     name, _, rest = text.partition("+")
     shown, _, encoded = rest.partition("+")
     raw = unb64(encoded)
+    if raw[:1] == b"\x06":
+        raise Fault(
+            "the key of %.60r is of type ML-DSA-44, which this program cannot check; lichen verify --policy can"
+            % name
+        )
     if len(raw) != 33 or raw[0] not in (ED25519, COSIGNATURE) or not is_name(name):
         raise Fault("not a verifier key: %.80r" % text)
     found = note_key(name, Key(raw[1:]), raw[0])
