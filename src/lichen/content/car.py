@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, BinaryIO
 
 from lichen.content.cid import CID_SIZE, RAW, Cid
@@ -22,7 +22,16 @@ from lichen.content.store import ArtefactStore
 from lichen.content.unixfs import ArtefactHash, fill_from_reader, layout_of_stream
 from lichen.errors import EncodingError, UsageError, VerificationError
 
-__all__ = ["car_pieces", "export_artefact", "import_artefact", "read_car", "write_car"]
+__all__ = [
+    "BLOCK_SIZE_MAX",
+    "car_pieces",
+    "export_artefact",
+    "file_pieces",
+    "fill_from_pieces",
+    "import_artefact",
+    "read_car",
+    "write_car",
+]
 
 BLOCK_SIZE_MAX = 2**21  # (= 2097152) bytes; larger blocks do not travel in IPFS
 VARINT_SIZE_MAX = 9
@@ -173,8 +182,8 @@ def import_artefact(
                 calculated=str(root),
                 remedy="Ask for the artefact again, by its name.",
             )
-        pieces = _Blocks(spool, blocks).content(root, size_bytes_max)
-        return store.put_stream(_fill_from_pieces(pieces), expected=root)
+        pieces = file_pieces(_Blocks(spool, blocks).block, root, size_bytes_max)
+        return store.put_stream(fill_from_pieces(pieces), expected=root)
 
 
 class _Blocks:
@@ -205,37 +214,47 @@ class _Blocks:
         self._spool.seek(offset)
         return self._spool.read(size)
 
-    def content(self, root: Cid, size_bytes_max: int) -> Iterator[bytes]:
-        """Give the content of a file leaf by leaf.
 
-        What each node claims of its children is checked against them, so the claim of the root bounds the work.
-        """
-        if root.codec == RAW:
-            yield self.block(root)
-            return
-        claimed = decode_file_node(self.block(root)).content_size
-        if claimed > size_bytes_max:
-            raise UsageError(
-                f"the file {root} has {claimed} bytes, at most {size_bytes_max} are accepted",
-                remedy="Allow more, or do without it.",
-            )
-        ahead = [(root, claimed, 0)]
-        while ahead:
-            cid, claimed, depth = ahead.pop()
-            block = self.block(cid)
-            if cid.codec == RAW:
-                if len(block) != claimed:
-                    raise EncodingError(f"the leaf {cid} has {len(block)} bytes, its node says {claimed}")
-                yield block
-                continue
-            node = decode_file_node(block)
-            if node.content_size != claimed or 0 in node.child_sizes or depth == TREE_DEPTH_MAX:
-                raise EncodingError(f"the node {cid} does not fit the file it is in")
-            children = zip(node.children, node.child_sizes, strict=True)
-            ahead += [(child, size, depth + 1) for child, size in children][::-1]
+def file_pieces(block: Callable[[Cid], bytes], root: Cid, size_bytes_max: int) -> Iterator[bytes]:
+    """Give the content of a file leaf by leaf, from its raw blocks.
+
+    What each node claims of its children is checked against them, so the claim of the root bounds the work.
+
+    Args:
+        block: Returns a block by its name, verified.
+        root: Name of the file.
+        size_bytes_max: Largest file to accept.
+
+    Raises:
+        EncodingError: A block is no part of a file, or contradicts the node above it.
+        UsageError: The file is too large.
+    """
+    if root.codec == RAW:
+        yield block(root)
+        return
+    claimed = decode_file_node(block(root)).content_size
+    if claimed > size_bytes_max:
+        raise UsageError(
+            f"the file {root} has {claimed} bytes, at most {size_bytes_max} are accepted",
+            remedy="Allow more, or do without it.",
+        )
+    ahead = [(root, claimed, 0)]
+    while ahead:
+        cid, claimed, depth = ahead.pop()
+        data = block(cid)
+        if cid.codec == RAW:
+            if len(data) != claimed:
+                raise EncodingError(f"the leaf {cid} has {len(data)} bytes, its node says {claimed}")
+            yield data
+            continue
+        node = decode_file_node(data)
+        if node.content_size != claimed or 0 in node.child_sizes or depth == TREE_DEPTH_MAX:
+            raise EncodingError(f"the node {cid} does not fit the file it is in")
+        children = zip(node.children, node.child_sizes, strict=True)
+        ahead += [(child, size, depth + 1) for child, size in children][::-1]
 
 
-def _fill_from_pieces(pieces: Iterator[bytes]) -> Fill:
+def fill_from_pieces(pieces: Iterator[bytes]) -> Fill:
     """Make a reader of a sequence of byte strings."""
     piece = memoryview(b"")
 
