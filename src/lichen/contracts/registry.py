@@ -143,14 +143,14 @@ class Registry:
 
     def check_form(self, record: Record) -> None:
         """See `lichen.ledger.ports.FormContract.check_form`."""
-        if record.statement.version != self.version:
-            _reject(
-                "schema", f"{record.kind} records have version {self.version}, not {record.statement.version}"
-            )
-        if wrong := FORMS[record.kind].problem(record.predicate):
+        statement = record.statement
+        predicate = statement.predicate
+        if statement.version != self.version:
+            _reject("schema", f"{record.kind} records have version {self.version}, not {statement.version}")
+        if wrong := FORMS[record.kind].problem(predicate):
             _reject("schema", f"the {record.kind} record {wrong}")
         _check_subjects(record)
-        energy = record.predicate.get("energy")
+        energy = predicate.get("energy")
         if energy is not None:
             _check_energy(energy)
 
@@ -183,7 +183,7 @@ def _check_subjects(record: Record) -> None:
         )
     for subject in subjects:
         name = subject.name
-        if len(name) > 512 or name.startswith("/") or "\x00" in name or ".." in name.split("/"):
+        if len(name) > 512 or name[0] == "/" or "\x00" in name or (".." in name and ".." in name.split("/")):
             _reject("schema", f"subject {name!r:.120} is not a relative path of at most 512 characters")
 
 
@@ -338,10 +338,8 @@ def _counted(state: StateReader, family: bytes, name: bytes, index: int) -> Stat
 
 def _apply_run(record: Record, state: StateReader) -> list[StateWrite]:
     exact, same_work = fingerprints(record.predicate["parts"])
-    return [
-        _counted(state, b"exact", exact, record.place),
-        _counted(state, b"same-work", same_work, record.place),
-    ]
+    place = record.place
+    return [_counted(state, b"exact", exact, place), _counted(state, b"same-work", same_work, place)]
 
 
 def _apply_artefact(record: Record, state: StateReader) -> list[StateWrite]:

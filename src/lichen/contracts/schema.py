@@ -38,7 +38,8 @@ Check = Callable[[Any], str | None]
 """Says what is wrong with a value, or None when nothing is."""
 
 INTEGER_MAX: Final = 2**53 - 1
-_DIGEST_32: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+SHAPE_COUNT_MAX: Final = 64  # sets of fields that a schema remembers to be its own
+_is_digest_32: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]").fullmatch
 _DIGEST_16: Final = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
 _NONCE_12: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 
@@ -161,6 +162,7 @@ class Schema:
         self._checks = {name: _check_of(form) for name, form in forms.items()}
         self._joints = {name: ": " if isinstance(form, Schema) else " " for name, form in forms.items()}
         self._required = frozenset(required)
+        self._shapes: dict[tuple[str, ...], tuple[Check, ...]] = {}
 
     @property
     def fields(self) -> Mapping[str, bool]:
@@ -175,11 +177,30 @@ class Schema:
         """
         if type(value) is not dict and not isinstance(value, Mapping):
             return "must be an object"
+        shape = tuple(value)
+        checks = self._shapes.get(shape)
+        if checks is None:
+            if wrong := self._shape_problem(value):
+                return wrong
+            checks = tuple([self._checks[name] for name in shape])
+            if len(self._shapes) >= SHAPE_COUNT_MAX:
+                self._shapes.clear()
+            self._shapes[shape] = checks
+        for check, each in zip(checks, value.values(), strict=True):
+            if check(each):
+                return self._field_problem(value)
+        return None
+
+    def _shape_problem(self, value: Mapping[str, Any]) -> str | None:
+        """Say which field is missing or unknown; a wrong one before the unknown one comes first."""
         if not self._required <= value.keys():
             return f"lacks the field {min(self._required - value.keys())!r}"
-        checks = self._checks
+        return None if value.keys() <= self._checks.keys() else self._field_problem(value)
+
+    def _field_problem(self, value: Mapping[str, Any]) -> str | None:
+        """Say which field is the first that is wrong or unknown."""
         for name, each in value.items():
-            check = checks.get(name)
+            check = self._checks.get(name)
             if check is None:
                 return f"has an unknown field {name!r:.80}"
             if wrong := check(each):
@@ -193,7 +214,7 @@ def _check_of(form: Check | Schema) -> Check:
 
 def a_digest(value: Any) -> str | None:
     """A 32-byte digest as 43 characters of base64url, in its one form."""
-    if type(value) is str and _DIGEST_32.fullmatch(value):
+    if type(value) is str and _is_digest_32(value):
         return None
     return "must be 43 characters of base64url, for 32 bytes"
 

@@ -66,6 +66,7 @@ class Rulebook:
                         f"the contracts {self._by_kind[kind].name!r} and {contract.name!r} both rule {kind!r}"
                     )
                 self._by_kind[kind] = contract
+        self._kinds = frozenset(self._by_kind)
         self._forms = {
             kind: contract for kind, contract in self._by_kind.items() if isinstance(contract, FormContract)
         }
@@ -86,7 +87,7 @@ class Rulebook:
     @property
     def kinds(self) -> frozenset[str]:
         """Kinds of records that can be appended."""
-        return frozenset(self._by_kind)
+        return self._kinds
 
     @property
     def in_force(self) -> tuple[Contract, ...]:

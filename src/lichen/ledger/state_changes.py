@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lichen.ledger.state_bucket import Bucket, Change, ChangedBucket
-from lichen.ledger.state_nodes import HEAD_BYTES, STRIDE_BITS, TILE_BYTES, Tile
+from lichen.ledger.state_nodes import HEAD_BYTES, NOTHING, STRIDE_BITS, TILE_BYTES, Tile
 
 __all__ = ["MANY", "Library", "StateChanges", "changes_for", "state_library"]
 
@@ -24,6 +24,7 @@ OPENSSL_VERSION_MIN = 0x30000000  # older ones may end the process when their SH
 ROOM_BYTES = 65_536  # for a new bucket and what undoes its changes; larger ones are left to Python
 _HASH_BYTES = 32
 _HEAD = struct.Struct(">32sH")
+_REMOVED = bytes(2)  # the length of no value
 _SOURCE = Path(__file__).parent / "state_changes.c"
 _FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-w")
 
@@ -95,17 +96,22 @@ class StateChanges:
         Returns:
             The new bucket; None when nothing did change, or when it has to be asked for in Python.
         """
-        pack = _HEAD.pack
-        packed = b"".join([pack(key, len(value or b"")) + (value or b"") for key, value in changes])
-        size = self._library.change(
-            self._library.hasher, data, len(data), packed, len(packed), self._out, ROOM_BYTES, *self._undo
+        if len(changes) == 1:
+            ((key, value),) = changes
+            packed = _HEAD.pack(key, len(value)) + value if value else key + _REMOVED
+        else:
+            pack = _HEAD.pack
+            packed = b"".join([pack(key, len(value or b"")) + (value or b"") for key, value in changes])
+        library = self._library
+        size = library.change(
+            library.hasher, data, len(data), packed, len(packed), self._out, ROOM_BYTES, *self._undo
         )
         if size < 0:
             return None
-        room, start = self._room, self._undo_at.value
-        digest = bytes(room[:_HASH_BYTES]) if size else bytes(_HASH_BYTES)
-        undone = bytes(room[start : start + self._undo_size.value])
-        return ChangedBucket(bytes(room[_HASH_BYTES : _HASH_BYTES + size]), digest, list(_unpacked(undone)))
+        end = self._undo_at.value
+        made = self._room[: end + self._undo_size.value].tobytes()
+        digest = made[:_HASH_BYTES] if size else NOTHING
+        return ChangedBucket(made[_HASH_BYTES:end], digest, _unpacked(made, end))
 
     def rehash_tile(self, tile: Tile, slots: set[int]) -> bytes:
         """Recompute every place above some slots, as :meth:`lichen.ledger.state_nodes.Tile.rehash` does.
@@ -121,9 +127,8 @@ class StateChanges:
         return bytes(self._room[:_HASH_BYTES])
 
 
-def _unpacked(data: bytes) -> list[Change]:
+def _unpacked(data: bytes, at: int) -> list[Change]:
     undo: list[Change] = []
-    at = 0
     while at < len(data):
         key, length = _HEAD.unpack_from(data, at)
         at += _HEAD.size + length

@@ -22,11 +22,12 @@ from typing import Protocol
 
 from lichen.ledger.state_bucket import damaged
 
-__all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile", "kind_in"]
+__all__ = ["MemoryNodes", "NodeStore", "OverlayNodes", "Tile"]
 
 STRIDE_BITS = 4
 SLOT_COUNT: int = 2**STRIDE_BITS  # (= 16)
 HEAD_BYTES = 16
+KINDS_END = 16  # the kinds of the slots stand before it, those of slots 0 to 3 in the last byte
 TILE_BYTES = HEAD_BYTES + (2 * SLOT_COUNT - 2) * 32  # (= 976) so that four rows share a page of 4096 bytes
 
 EMPTY, BUCKET, TILE = 0, 1, 2  # what a slot leads to
@@ -107,17 +108,6 @@ def _put(pieces: dict[int, bytes], node: int, data: bytes | None) -> None:
         pieces.pop(node, None)
     else:
         pieces[node] = data
-
-
-def kind_in(data: bytes, slot: int) -> int:
-    """Tell what a slot of a stored tile leads to.
-
-    Raises:
-        CorruptLedgerError: Not a tile.
-    """
-    if len(data) != TILE_BYTES:
-        raise damaged("a tile is cut short")
-    return int(_HEAD.unpack_from(data)[1]) >> 2 * slot & 3
 
 
 class Tile:

@@ -28,13 +28,14 @@ from lichen.ledger.state_map import EMPTY_STATE_ROOT, MapProof, key_bit
 from lichen.ledger.state_nodes import (
     BUCKET,
     EMPTY,
+    KINDS_END,
     NOTHING,
     SLOT_COUNT,
     STRIDE_BITS,
     TILE,
+    TILE_BYTES,
     NodeStore,
     Tile,
-    kind_in,
 )
 
 __all__ = ["Change", "StateTree"]
@@ -97,7 +98,9 @@ class StateTree:
             shift -= STRIDE_BITS
             slot = prefix >> shift & (SLOT_COUNT - 1)
             node = node << STRIDE_BITS | slot
-            kind = kind_in(tile, slot)
+            if len(tile) != TILE_BYTES:
+                raise damaged("a tile is cut short")
+            kind = tile[KINDS_END - 1 - (slot >> 2)] >> 2 * (slot & 3) & 3
             if kind == EMPTY:
                 return None
             if kind == BUCKET:
