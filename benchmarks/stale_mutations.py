@@ -323,7 +323,7 @@ def remove_packages_folder(scene: Scene) -> Undo:
     shutil.rmtree(scene.site)
 
     def undo() -> None:
-        scene.site.mkdir(parents=True)
+        scene.site.mkdir(parents=True, exist_ok=True)  # another mutation may have installed something since
         _put_tree(scene.site, saved)
 
     return undo

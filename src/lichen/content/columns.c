@@ -333,6 +333,19 @@ EXPORT struct listing *columns_list(const char *path) {
     return listing;
 }
 
+/* Name the buckets that states lie in, device and inode without its lowest bits; those that follow one another once. Returns how many. */
+EXPORT uint64_t columns_buckets(const int64_t *states, uint64_t count, uint32_t bits, uint64_t *buckets) {
+    uint64_t number = 0;
+    for (uint64_t i = 0; i < count; i++, states += STATE_FIELDS) {
+        uint64_t device = (uint64_t)states[0], bucket = (uint64_t)states[1] >> bits;
+        if (number && buckets[2 * number - 2] == device && buckets[2 * number - 1] == bucket)
+            continue;
+        buckets[2 * number] = device;
+        buckets[2 * number++ + 1] = bucket;
+    }
+    return number;
+}
+
 /* Look states up among the entries of one device, sorted by inode: the digest of each, a zero byte behind it. Those that are
  * marked as found are left alone; the others found here are marked. */
 EXPORT void columns_find(const int64_t *states, uint64_t count, uint64_t device, const char *entries, uint64_t entry_count,

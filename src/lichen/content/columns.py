@@ -125,6 +125,10 @@ class Columns:
             ctypes.c_void_p,
         ]  # fmt: skip
 
+        self._buckets = library.columns_buckets
+        self._buckets.restype = ctypes.c_uint64
+        self._buckets.argtypes = [ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p]
+
         class Text(ctypes.Structure):
             """``struct text`` of the library."""
 
@@ -247,6 +251,22 @@ class Columns:
             )
         finally:
             self._free_text(taken)
+
+    def buckets(self, states: bytes, bits: int) -> list[tuple[int, int]]:
+        """Name the buckets in which states lie.
+
+        Args:
+            states: ``STATE_BYTES`` each.
+            bits: Lowest bits of an inode number that do not count.
+
+        Returns:
+            Device and inode number without these bits, sorted, each once.
+        """
+        count = len(states) // STATE_BYTES
+        found = (self._ctypes.c_uint64 * (2 * count or 1))()
+        number = self._buckets(states, count, bits, found)
+        pairs = memoryview(found).cast("B").cast("Q")[: 2 * number].tolist()
+        return sorted(set(zip(pairs[::2], pairs[1::2], strict=True)))
 
     def find(
         self, states: bytes, tables: Iterable[tuple[int, bytes]], entry_bytes: int

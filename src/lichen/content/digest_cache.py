@@ -21,6 +21,8 @@ Source:
 from __future__ import annotations
 
 import hashlib
+import itertools
+import operator
 import os
 import stat
 import struct
@@ -31,7 +33,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from lichen.content.cid import DAG_PB
-from lichen.content.columns import DIGEST_STRIDE, STATE_BYTES, TYPE_REGULAR, columns
+from lichen.content.columns import DIGEST_STRIDE, STATE_BYTES, TYPE_REGULAR, Columns, columns
 from lichen.content.digest_table import (
     BUCKET_BITS,
     BUSY_SECONDS,
@@ -203,9 +205,8 @@ class DigestCache:
         now, types = b"", b""
         if states is None:
             now, types = library.look(paths, count)
-        digests, found = library.find(
-            now if states is None else states, self._tables(now if states is None else states), ENTRY.size
-        )
+        seen = now if states is None else states
+        digests, found = library.find(seen, self._tables(library, seen), ENTRY.size)
         if states is not None and found.count(1) * 2 >= count:  # or most have to be opened anyway
             now, types = library.look(paths, count)
         regular = types.count(TYPE_REGULAR) == count and found.count(1) == count
@@ -238,18 +239,13 @@ class DigestCache:
             self.flush()
         return bytes(digests), bytes(found)
 
-    def _tables(self, states: bytes) -> Iterator[tuple[int, bytes]]:
+    def _tables(self, library: Columns, states: bytes) -> Iterator[tuple[int, bytes]]:
         """Give what is known of the buckets that hold these states: device, and entries by inode, some megabytes at a time."""
-        view = memoryview(states).cast("Q")
-        devices, inodes = view[0 :: STATE_BYTES // 8].tolist(), view[1 :: STATE_BYTES // 8].tolist()
-        for device in sorted(set(devices)):
-            own = inodes
-            if devices.count(device) != len(devices):
-                own = [inode for inode, other in zip(inodes, devices, strict=True) if other == device]
-            buckets = sorted({inode >> BUCKET_BITS for inode in own})
+        keys = library.buckets(states, BUCKET_BITS)
+        for device, own in itertools.groupby(keys, key=operator.itemgetter(0)):
             held: list[bytes] = []
             size_bytes = 0
-            for _, entries in self._table.entries((device, bucket) for bucket in buckets):
+            for _, entries in self._table.entries(own):
                 held.append(entries)
                 size_bytes += len(entries)
                 if size_bytes > TABLE_BYTES_HELD_MAX:

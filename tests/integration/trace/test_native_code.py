@@ -254,6 +254,38 @@ def test_directory_walks_inside_the_c_library(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("needs_preload")
+def test_names_in_directories_the_c_library_goes_to(project: Project) -> None:
+    """``nftw`` changes the working directory inside the C library, a program may do so by the system call itself."""
+    source = project.write(
+        "go.c",
+        """
+        #define _GNU_SOURCE
+        #include <fcntl.h>
+        #include <ftw.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static int visit(const char *path, const struct stat *st, int type, struct FTW *at) {
+            if (type == FTW_F)
+                close(open(path + at->base, O_RDONLY));
+            return 0;
+        }
+        int main(void) {
+            close(open("x", O_RDONLY));
+            nftw("walked", visit, 4, FTW_CHDIR | FTW_PHYS);
+            syscall(SYS_chdir, "other");
+            close(open("x", O_RDONLY));
+            return 0;
+        }
+        """,
+    )
+    for name in ("x", "walked/x", "walked/deep/x", "other/x"):
+        project.write(name, name)
+    subprocess.run(["cc", "-o", project.root / "go", source], check=True)
+    read = project.run(str(project.root / "go")).names("read")
+    assert read >= {"x", "walked/x", "walked/deep/x", "other/x"}
+
+
+@pytest.mark.usefixtures("needs_preload")
 def test_native_variables(project: Project) -> None:
     source = project.write(
         "get.c", '#include <stdlib.h>\nint main(void) { return getenv("MODEL_SIZE") ? 3 : 4; }\n'

@@ -210,6 +210,24 @@ def test_descriptors_and_changed_directories(project: Project, means: tuple[str,
     assert "sub" in result.names("list")
 
 
+def test_equal_names_in_changing_directories(project: Project, means: tuple[str, ...] | None) -> None:
+    """The working directory changes by name, by descriptor, and by being renamed; a thread changes it for all."""
+    for name in ("a/x", "b/x", "c/x", "e/x", "x"):
+        project.write(name, name)
+    result = project.script(
+        """
+        import os, threading
+        open('x').read(); os.chdir('a'); open('x').read()
+        fd = os.open('../b', os.O_RDONLY | os.O_DIRECTORY); os.fchdir(fd); open('x').read()
+        os.chdir('../c'); open('y', 'w').close(); os.rename('../c', '../d'); open('x').read()
+        thread = threading.Thread(target=os.chdir, args=('../e',)); thread.start(); thread.join(); open('x').read()
+        """,
+        means=means,
+    )
+    assert {name for name in result.names("read") if name.endswith("x")} == {"x", "a/x", "b/x", "e/x"}
+    assert not result.names("absent") & {"x", "y"}
+
+
 def test_sqlite_reads_and_writes(project: Project, means: tuple[str, ...] | None) -> None:
     for name in ("read.db", "written.db", "uri.db"):
         with sqlite3.connect(project.root / name) as connection:

@@ -15,7 +15,7 @@ from lichen.content import columns as module
 from lichen.content.columns import STATE_BYTES, Columns, columns
 from lichen.content.compiled import compiled_library
 from lichen.content.digest_cache import DigestCache
-from lichen.content.digest_table import ENTRY
+from lichen.content.digest_table import BUCKET_BITS, ENTRY, bucket_of
 from lichen.content.files import StatKey
 from lichen.encoding.base import b64u
 from lichen.encoding.canonical import canonical_json
@@ -283,3 +283,14 @@ def test_a_table_is_written_as_canonical_json_writes_it(
         assert text.members == canonical_json(table)
         assert text.names.decode() == "\0".join(sorted(whole))
         assert [whole[place] for place in memoryview(text.order).cast("I")] == sorted(whole)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1, 2**64 - 1]), st.integers(0, 2**64 - 1) | st.integers(0, 5000)),
+        max_size=30,
+    )
+)
+def test_buckets_are_those_of_each_state(library: Columns, files: list[tuple[int, int]]) -> None:
+    states = b"".join(struct.pack("<QQqqq", device, inode, 1, 2, 3) for device, inode in files)
+    assert library.buckets(states, BUCKET_BITS) == sorted({bucket_of(*file) for file in files})

@@ -75,7 +75,7 @@ struct header {
 struct record {
     _Atomic uint32_t size;        /* of the whole record, multiple of 8; written first, and that claims the place */
     uint8_t kind, type, flags, core;
-    uint32_t pid;
+    uint32_t pid;                 /* 0 in records of opens, where nobody asks */
     uint32_t path_bytes;
     int64_t time_ns;
     uint64_t dev, ino;
@@ -139,15 +139,24 @@ static int is_boring(const char *path) {
     return directory[0] && has_prefix(path, directory) && path[strlen(directory)] == '/';
 }
 
+/* Each step can be undone, so texts that differ in one place never meet. */
+static uint64_t mixed(uint64_t hash, uint64_t piece) {
+    hash = (hash ^ piece) * 0x9e3779b97f4a7c15ull;
+    return hash ^ hash >> 29;
+}
+
 /* Name a combination by a hash that is never zero. */
 static uint64_t mark_of(uint8_t kind, uint8_t flags, uint8_t variant, const char *path) {
-    uint64_t hash = 1469598103934665603ull;
-    const unsigned char marks[3] = {kind, flags, variant};
-    for (int i = 0; i < 3; i++)
-        hash = (hash ^ marks[i]) * 1099511628211ull;
-    for (const unsigned char *p = (const unsigned char *)path; *p; p++)
-        hash = (hash ^ *p) * 1099511628211ull;
-    hash ^= hash >> 29;
+    size_t bytes = strlen(path);
+    uint64_t hash = mixed(1469598103934665603ull, (uint64_t)kind << 48 | (uint64_t)flags << 40 | (uint64_t)variant << 32 | bytes);
+    for (; bytes >= 8; path += 8, bytes -= 8) {
+        uint64_t piece;
+        memcpy(&piece, path, 8);
+        hash = mixed(hash, piece);
+    }
+    uint64_t rest = 0;
+    memcpy(&rest, path, bytes);
+    hash = mixed(hash, rest);
     return hash ? hash : 1;
 }
 
@@ -232,7 +241,7 @@ static void put(uint8_t kind, uint8_t type, uint8_t flags, uint8_t core, const s
     record->type = st ? (uint8_t)(st->st_mode >> 12) : type;
     record->flags = flags;
     record->core = core;
-    record->pid = (uint32_t)SYS(SYS_getpid);
+    record->pid = kind == 'O' ? 0 : (uint32_t)SYS(SYS_getpid);
     record->time_ns = now.tv_sec * 1000000000ll + now.tv_nsec;
     if (st) {
         record->dev = st->st_dev;
@@ -344,6 +353,45 @@ static void name_at(int dirfd, const char *path, struct name *name) {
     name->text = is_boring(into) ? NULL : into;
 }
 
+/* The working directory as a thread last found it, for as long as it is not seen to change. It may change where that is not seen:
+ * another process renames a directory, a program makes the system call itself. So a name made from it is given only to a file that
+ * was opened, together with the state of that file: whoever reads the log finds another state under a wrong name, or none. */
+static _Atomic uint32_t departures, is_restless;
+static __thread struct { uint32_t departures, bytes; char text[256]; } here __attribute__((tls_model("initial-exec")));
+
+static void depart(void) {
+    atomic_fetch_add(&departures, 1);
+}
+
+/* From now on look each time: the C library goes from directory to directory by itself. */
+static void be_restless(void) {
+    atomic_store(&is_restless, 1);
+}
+
+/* Name a relative path from the directory kept in mind; 0 when that cannot be done. */
+static int name_here(const char *path, struct name *name) {
+    uint32_t seen = atomic_load(&departures);
+    if (atomic_load_explicit(&is_restless, memory_order_relaxed))
+        return 0;
+    if (!here.bytes || here.departures != seen) {
+        long length = SYS(SYS_getcwd, here.text, sizeof here.text) - 1;
+        here.bytes = 0;
+        if (length <= 1 || here.text[0] != '/')
+            return 0;
+        here.bytes = (uint32_t)length;
+        here.departures = seen;
+    }
+    size_t tail = strlen(path);
+    if (here.bytes + tail + 2 > NEAR_BYTES)
+        return 0;
+    memcpy(name->near, here.text, here.bytes);
+    name->near[here.bytes] = '/';
+    memcpy(name->near + here.bytes + 1, path, tail + 1);
+    name->far = NULL;
+    name->text = is_boring(name->near) ? NULL : name->near;
+    return 1;
+}
+
 static void put_path(uint8_t kind, uint8_t type, uint8_t flags, uint8_t core, const struct stat *st, const char *name,
                      const char *extra) {
     size_t length = strlen(name);
@@ -381,11 +429,18 @@ static void before_write(int dirfd, const char *path, uint8_t flags, const void 
 static void after_read(int dirfd, const char *path, int descriptor, int failure, const void *caller) {
     BEGIN
     struct name name;
-    name_at(dirfd, path, &name);
+    struct stat st;
+    int is_relative = descriptor >= 0 && dirfd == AT_FDCWD && path && path[0] && path[0] != '/';
+    int is_here = is_relative && SYS(SYS_fstat, descriptor, &st) == 0 && name_here(path, &name);
+    if (!is_here)
+        name_at(dirfd, path, &name);
     uint64_t mark = name.text ? mark_of('O', 0, descriptor >= 0, name.text) : 0;
+    if (mark && is_here && !(mark = mixed(mixed(mark, st.st_dev), st.st_ino)))
+        mark = 1;
     if (mark && !is_known(mark)) {
-        struct stat st;
-        if (descriptor >= 0)
+        if (is_here)
+            put_path('O', UNKNOWN, 0, in_core(caller), &st, name.text, NULL);
+        else if (descriptor >= 0)
             put_path('O', UNKNOWN, 0, in_core(caller), SYS(SYS_fstat, descriptor, &st) == 0 ? &st : NULL, name.text, NULL);
         else if (failure == ENOENT || failure == ENOTDIR)
             put_path('O', ABSENT, 0, in_core(caller), NULL, name.text, NULL);

@@ -240,7 +240,15 @@ static void go_to(const char *path) {
 NEXT(chdir)
 EXPORT int chdir(const char *path) {
     go_to(path);
-    return REAL(chdir)(path);
+    int result = REAL(chdir)(path);
+    depart();
+    return result;
+}
+NEXT(fchdir)
+EXPORT int fchdir(int descriptor) {
+    int result = REAL(fchdir)(descriptor);
+    depart();
+    return result;
 }
 
 /* List. */
@@ -297,7 +305,7 @@ int ftw(const char *, void *, int), ftw64(const char *, void *, int);
 int nftw(const char *, void *, int, int), nftw64(const char *, void *, int, int);
 #define WRAP_WALK(name, parameters, arguments) \
     NEXT(name)                                 \
-    EXPORT int name parameters { walk(path); return REAL(name) arguments; }
+    EXPORT int name parameters { walk(path); be_restless(); return REAL(name) arguments; }
 WRAP_WALK(ftw, (const char *path, void *visit, int depth_), (path, visit, depth_))
 WRAP_WALK(ftw64, (const char *path, void *visit, int depth_), (path, visit, depth_))
 WRAP_WALK(nftw, (const char *path, void *visit, int depth_, int flags), (path, visit, depth_, flags))
@@ -308,6 +316,7 @@ void *fts_open(char *const *, int, void *), *fts64_open(char *const *, int, void
     EXPORT void *name(char *const *paths, int options, void *compare) {     \
         for (int i = 0; paths && paths[i]; i++)                             \
             walk(paths[i]);                                                 \
+        be_restless();                                                      \
         return REAL(name)(paths, options, compare);                         \
     }
 WRAP_FTS(fts_open)
@@ -320,7 +329,10 @@ WRAP_FTS(fts64_open)
     EXPORT int name parameters {                                     \
         if (!(core_high && in_core(CALLER)))                         \
             change(kind, at, path, at2, path2);                   \
-        return REAL(name) arguments;                                 \
+        int result = REAL(name) arguments;                           \
+        if (kind == 'M') /* it may lie above the working directory */ \
+            depart();                                                \
+        return result;                                               \
     }
 WRAP_CHANGE('D', unlink, AT_FDCWD, path, 0, NULL, (const char *path), (path))
 WRAP_CHANGE('D', unlinkat, at, path, 0, NULL, (int at, const char *path, int flags), (at, path, flags))
@@ -617,6 +629,8 @@ EXPORT long syscall(long number, ...) {
             after_read((int)a[0], (const char *)a[1], (int)descriptor, errno, CALLER);
         return descriptor;
     }
+    if (number == SYS_chdir || number == SYS_fchdir)
+        be_restless();
     if (number == SYS_execve)
         note_exec('X', (const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
     return SYS(number, a[0], a[1], a[2], a[3], a[4], a[5]);

@@ -275,7 +275,7 @@ class Surroundings:
         listing = self._listing(name)
         if listing is None:
             return MISSING
-        return b64u(hashlib.sha256(canonical_json(self._foreign(name, made, listing.names))).digest())
+        return b64u(hashlib.sha256(_names_json(*self._foreign(name, made, listing.names))).digest())
 
     def ignored_entries(self, name: str, entries: Iterable[str]) -> list[str]:
         """Return the absolute paths of those entries of a directory, then or now, that a listing leaves out.
@@ -305,21 +305,22 @@ class Surroundings:
         before = without_slashes(list(entries))
         if now.bare == sorted(before):
             return True
-        listed = [set(without_slashes(self._foreign(name, made, names))) for names in (now.names, before)]
+        listed = [set(without_slashes(self._foreign(name, made, names)[1])) for names in (now.names, before)]
         return listed[0] == listed[1]
 
-    def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> list[str]:
-        """Return the manifest names of entries that are not the run's own and not ignored, in order."""
+    def _foreign(self, name: str, made: Iterable[str], entries: Iterable[str]) -> tuple[str, list[str]]:
+        """Return what the manifest names of entries begin with, and how those that are not the run's own and not ignored go on."""
         path = self.project.path_of(name)
         own = made if isinstance(made, Set) else set(made)
         entries = sorted(entries)
         ignored = self.project.ignored_in(path, without_slashes(entries))
         if ignored:
             entries = [entry for entry in entries if entry.rstrip("/") not in ignored]
-        names = self.project.names_in(path, entries)
-        if own.isdisjoint(without_slashes(names)):
-            return names
-        return [visible for visible in names if visible.rstrip("/") not in own]
+        start, ends = self.project.ends_in(path, entries)
+        if len(own) > len(ends):
+            return start, [end for end in ends if f"{start}{end.rstrip('/')}" not in own]
+        below = {made_name[len(start) :] for made_name in own if made_name.startswith(start)}
+        return start, [end for end in ends if end.rstrip("/") not in below] if below else list(ends)
 
     def modules_in(self, name: str, imports: frozenset[str]) -> str:
         """Name the modules among ``imports`` that a directory could supply, comma separated."""
@@ -512,6 +513,15 @@ def _names_in(folder: str) -> list[str]:
 def _shown(name: str) -> str:
     """A name as a manifest can hold it, whatever its bytes."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _names_json(start: str, ends: Sequence[str]) -> bytes:
+    """Write names, of which all begin alike, as a canonical JSON list; where none needs an escape that is a matter of joining."""
+    text = start + f'","{start}'.join(ends)
+    plain = text.isascii() and text.isprintable() and "\\" not in text
+    if not ends or not plain or text.count('"') != 2 * (len(ends) - 1):
+        return canonical_json([start + end for end in ends])
+    return f'["{text}"]'.encode("ascii")
 
 
 def _short_digest(text: str) -> str:
