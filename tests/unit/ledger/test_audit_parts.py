@@ -332,6 +332,9 @@ def test_a_row_of_a_view_that_was_changed_is_found(site, filled) -> None:
         "UPDATE views SET filled_to = filled_to + 1 WHERE name = 'runs'",
         "UPDATE views SET filled_to = filled_to - 400 WHERE name = 'runs'",
         "UPDATE views SET objects = '{}' WHERE name = 'runs'",
+        "UPDATE views SET objects = '[' || objects WHERE name = 'runs'",
+        "UPDATE views SET name = 'runt' WHERE name = 'runs'",
+        "UPDATE views SET version = 0 WHERE name = 'runs'",
         "DROP INDEX view_run_exact",
         "CREATE TABLE view_more (a INTEGER)",
     ):

@@ -112,7 +112,7 @@ def audit(
         ):
             if from_scratch:
                 scratch.clear()
-            _Audit(log, scratch, pool, report, progress).run(known)
+            _Audit(log, scratch, pool, report, views, progress).run(known)
     return report
 
 
@@ -134,12 +134,19 @@ class _Audit:
     """One audit of an open ledger."""
 
     def __init__(
-        self, log: LogFile, scratch: Scratch, pool: CheckPool, report: AuditReport, progress: Progress | None
+        self,
+        log: LogFile,
+        scratch: Scratch,
+        pool: CheckPool,
+        report: AuditReport,
+        offered: Sequence[View],
+        progress: Progress | None,
     ) -> None:
         self._log = log
         self._scratch = scratch
         self._pool = pool
         self._report = report
+        self._offered = offered
         self._progress = progress
         self._total = log.size
 
@@ -171,7 +178,7 @@ class _Audit:
             raise
         self._check_earlier()
         report.is_read = True
-        check_stored(log, scratch, replay, known, report)
+        check_stored(log, scratch, replay, known, report, self._offered)
         report.key_count = scratch.key_count()
         report.discredited = _discredited(log, replay)
         if scratch.is_kept and replay.seal is not None and replay.size == replay.seal.tree_size + 1:

@@ -40,7 +40,12 @@ LEVEL_SHIFT: Final = 56
 
 
 def check_stored(
-    log: LogFile, scratch: Scratch, replay: Replay, views: Mapping[View, int], report: AuditReport
+    log: LogFile,
+    scratch: Scratch,
+    replay: Replay,
+    views: Mapping[View, int],
+    report: AuditReport,
+    offered: Sequence[View],
 ) -> None:
     """Compare everything that is stored beside the entries.
 
@@ -50,6 +55,7 @@ def check_stored(
         replay: The pass over them, which is over.
         views: Views whose rows were derived, with the number of entries they were offered.
         report: Told which views were compared.
+        offered: All views this program has.
 
     Raises:
         CorruptLedgerError: The first thing that differs.
@@ -60,6 +66,7 @@ def check_stored(
     _check_state(log, scratch)
     check_payloads(log, scratch)
     _check_schema(log, views)
+    _check_view_names(log, offered)
     for view, filled_to in views.items():
         if not 0 <= filled_to <= log.size:
             raise CorruptLedgerError(
@@ -201,6 +208,27 @@ def _check_schema(log: LogFile, views: Mapping[View, int]) -> None:
     found = {row for row in connection.execute(rows) if row[2] not in foreign}
     for _, name, *_ in sorted(found ^ expected, key=str):
         raise CorruptLedgerError(f"the definition of {name!r} in the file is not the one it was made with")
+
+
+def _check_view_names(log: LogFile, offered: Sequence[View]) -> None:
+    """A view that this program does not have has tables of its own, and a version; else its name was changed.
+
+    Raises:
+        CorruptLedgerError: It has the tables of another one, or no version.
+    """
+    own = {form.name: view.name for view in offered for form in table_forms(view)}
+    for name, version, objects in log.database.connection.execute("SELECT name, version, objects FROM views"):
+        if type(version) is not int or version < 1:
+            raise CorruptLedgerError(f"the file has the view {name!r} in a version {version!r}")
+        try:
+            made = set(json.loads(objects))
+        except (ValueError, TypeError) as error:
+            raise CorruptLedgerError(f"what the view {name!r} made cannot be read: {error}") from error
+        for table in sorted(made & own.keys()):
+            if own[table] != name:
+                raise CorruptLedgerError(
+                    f"the file has the table {table!r} of the view {own[table]!r} under the name {name!r}"
+                )
 
 
 def _made(view: View, connection: sqlite3.Connection) -> dict[str, str]:
