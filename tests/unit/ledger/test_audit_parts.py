@@ -17,6 +17,7 @@ from lichen.errors import StorageError
 from lichen.ledger.audit import audit, pool
 from lichen.ledger.audit.checked import Checked, Checker, Scope
 from lichen.ledger.audit.pool import CheckPool
+from lichen.ledger.audit.sound_state import sound_state
 from lichen.ledger.audit.state_roots import StateRoots
 from lichen.ledger.audit.view_rows import RowComparer
 from lichen.ledger.ports import RowView
@@ -79,9 +80,8 @@ class TestStateRoots:
 
 
 def scope_of(log, **changes: Any) -> Scope:
-    said = Scope(
-        log.rules.in_force, log.origin, log.id_text, log.genesis.log_key.raw, log.database.read_only_uri()
-    )
+    uri = changes.get("uri") or log.database.read_only_uri()
+    said = Scope(log.rules.in_force, log.origin, log.id_text, log.genesis.log_key.raw, uri)
     return replace(said, **changes)
 
 
@@ -189,6 +189,22 @@ class TestChecks:
             (found,) = pool.examine([(0, 256)], dict)
         assert found.leaves == []
         assert found.misread
+
+
+def test_a_sound_state_is_told_and_another_is_looked_at_again(site, filled) -> None:
+    filled.close()
+    uri = filled._log.database.read_only_uri()
+    with site.open(read_only=True) as ledger:
+        newest = (ledger._log.store.version, ledger._log.store.root)
+    with CheckPool(scope_of(filled._log, uri=uri), 1) as pool:
+        assert pool.sound_state(uri).result() == sound_state(uri) == newest
+        with contextlib.closing(sqlite3.connect(site.path, isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE state_buckets SET data = zeroblob(9) WHERE node = (SELECT max(node) FROM state_buckets)"
+            )
+        assert pool.sound_state(uri).result() is None
+    with CheckPool(scope_of(filled._log, uri=uri), 0) as pool:
+        assert pool.sound_state(uri).result() is None
 
 
 class TestRowsOfViews:

@@ -12,6 +12,7 @@ twice; and all that is stored beside the entries: hash tiles, payload digests, t
 `replay`             the pass in order: authors, rules, seals
 `state_roots`        the state at every seal, from the writes alone
 `stored`, `pages`    what lies beside the entries
+`sound_state`        the pieces of the stored state, meanwhile
 `row_difference`     what is wrong with a row of a view, in words
 `scratch`            what is derived on the way, and how far an audit came
 ===================  =====================================================================

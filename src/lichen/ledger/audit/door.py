@@ -154,9 +154,9 @@ class _Audit:
         """Check everything; the report says what came of it."""
         log, report = self._log, self._report
         uri = log.database.read_only_uri()
-        pages = self._pool.damaged_pages(uri)
+        pages, state = self._pool.damaged_pages(uri), self._pool.sound_state(uri)
         try:
-            self._go_through(views)
+            self._go_through(views, state)
         except (StorageError, FormatVersionError, UsageError):
             raise
         except LichenError as error:
@@ -166,7 +166,7 @@ class _Audit:
         if report.problem is None and (damage := _said_of(pages)) is not None:
             report.problem = Problem(None, CorruptLedgerError.code, f"the file is damaged: {damage}")
 
-    def _go_through(self, known: Mapping[View, int]) -> None:
+    def _go_through(self, known: Mapping[View, int], state: Future[tuple[int, bytes] | None]) -> None:
         log, report, scratch = self._log, self._report, self._scratch
         self._told(0)
         others = {view: count for view, count in known.items() if not isinstance(view, RowView)}
@@ -178,7 +178,7 @@ class _Audit:
             raise
         self._check_earlier()
         report.is_read = True
-        check_stored(log, scratch, replay, known, report, self._offered)
+        check_stored(log, scratch, replay, known, report, self._offered, state.result())
         report.key_count = scratch.key_count()
         report.discredited = _discredited(log, replay)
         if scratch.is_kept and replay.seal is not None and replay.size == replay.seal.tree_size + 1:

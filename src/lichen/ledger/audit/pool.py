@@ -133,6 +133,14 @@ class CheckPool:
             return self._threads.submit(damaged_pages, uri)
         return self._threads.submit(self._ask, "pages", uri)
 
+    def sound_state(self, uri: str) -> Future[tuple[int, bytes] | None]:
+        """Start `lichen.ledger.audit.sound_state.sound_state`; without processes it would only take the time of others."""
+        if not self._workers:
+            nothing: Future[tuple[int, bytes] | None] = Future()
+            nothing.set_result(None)
+            return nothing
+        return self._threads.submit(self._ask, "state", uri)
+
     def _examine_one(self, start: int, stop: int, keys: dict[bytes, bytes], is_believed: bool) -> Examined:
         if self._workers:
             return Examined.unpack(self._ask("examine", start, stop, keys, is_believed))

@@ -3,7 +3,7 @@
 Started by :mod:`lichen.ledger.audit.pool` and by nothing else; what it reads comes from its parent alone, through a pipe.
 
 A message is its length, 4 bytes, and that many bytes of :mod:`marshal`. The first one is the pickled `Scope`; each
-further one is a task, ``("examine", start, stop, keys, is_believed)``, ``("part", source, target)`` or ``("pages", uri)``.
+further one is a task, ``("examine", start, stop, keys, is_believed)``, ``("part", source, target)``, ``("pages", uri)`` or ``("state", uri)``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final
 from lichen.ledger.audit.checked import Scope
 from lichen.ledger.audit.examined import Examiner
 from lichen.ledger.audit.pages import damaged_pages
+from lichen.ledger.audit.sound_state import sound_state
 from lichen.ledger.audit.state_roots import build_part
 
 __all__ = ["main", "read_message", "write_message"]
@@ -69,6 +70,8 @@ def _done(scope: Scope, examiner: Examiner, task: str, details: list[Any]) -> An
     if task == "part":
         build_part(*details)
         return None
+    if task == "state":
+        return sound_state(*details)
     try:
         return damaged_pages(*details)
     except sqlite3.Error as error:
