@@ -106,7 +106,17 @@ def _system(error: OSError) -> Failure:
     import errno
 
     remedy = remedies.get(errno.errorcode.get(error.errno or 0, ""), "")
+    if error.errno == errno.ENOENT and not name and _directory_is_gone():
+        return Failure("storage", "the working directory is gone", "Change to another one: cd DIRECTORY.", 6)
     return Failure("storage", f"{name}: {what}" if name else what, remedy, 6)
+
+
+def _directory_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - the question is whether it can be told
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _place_of(error: BaseException) -> str:

@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Words after `lichen`; those of the process when None.
     """
     if arguments is None:
+        _fill_standard_streams()
         from lichen.cli.own_path import leave_projects_out
 
         leave_projects_out(__file__.rpartition("/cli/")[0])
@@ -41,6 +42,24 @@ def main(arguments: list[str] | None = None) -> int:
 
     table.main(words)
     return 0
+
+
+def _fill_standard_streams() -> None:
+    """Put the null device where a standard stream is closed: the next file opened, such as the ledger, would stand in its place.
+
+    A command that is run finds the stream closed all the same.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    import os
+
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor, inheritable=False)
+                os.close(null)
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 
 
 def _wants_completion() -> bool:

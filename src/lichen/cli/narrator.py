@@ -91,10 +91,7 @@ class TerminalNarrator:
 
     def warning(self, text: str) -> None:
         """Say what went wrong beside the command."""
-        first, *more = text.split("\n")
-        self._output.note(Painted("warning: ", "warn"), first)
-        for line in more:
-            self._output.note(Painted("         ", "dim"), line)
+        _warn(self._output, text)
 
     def ended(self, result: RunResult) -> None:
         """Say how the request ended."""
@@ -250,4 +247,11 @@ class WarningNarrator(SilentNarrator):
 
     def warning(self, text: str) -> None:
         """Tell it on standard error."""
-        self._output.note(f"warning: {text}")
+        _warn(self._output, text)
+
+
+def _warn(output: Output, text: str) -> None:
+    first, *more = text.split("\n")
+    output.note(Painted("warning: ", "warn"), first)
+    for line in more:
+        output.note(Painted("         ", "dim"), line)

@@ -63,6 +63,16 @@ class Invocation:
         with Workspace.find(option, project=project, read_only=read_only) as workspace:
             self.works_on(workspace.directory)
             yield workspace
+            self._tell_of_mark(workspace)
+
+    def _tell_of_mark(self, workspace: Workspace) -> None:
+        """Say that the high-water mark could not be raised: an older copy of the ledger would not be known for one."""
+        ledger = vars(workspace).get("ledger")
+        problem = getattr(ledger, "high_water_problem", None)
+        if problem is not None:
+            from lichen.cli.narrator import WarningNarrator
+
+            WarningNarrator(self.output).warning(str(problem))
 
     def _open_remote(self, url: str, project: Project, user: UserConfig, read_only: bool) -> Workspace:
         """Open a ledger behind a URL; what the user should know about it goes to standard error."""

@@ -65,4 +65,7 @@ def _is_needed(entry: str, package: str) -> bool:
 
 
 def _absolute(entry: str) -> str:
-    return os.path.normpath(os.path.abspath(entry))  # noqa: PTH100 - pathlib comes later
+    try:
+        return os.path.normpath(os.path.abspath(entry))  # noqa: PTH100 - pathlib comes later
+    except FileNotFoundError:  # the working directory is gone
+        return os.path.normpath(entry)

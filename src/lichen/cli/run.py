@@ -202,6 +202,11 @@ def check_command(command: tuple[str, ...]) -> None:
 
     if not command:
         raise UsageError("no command given", remedy="Write it after --, as in: lichen run -- python train.py")
+    if not command[0]:
+        raise UsageError(
+            "the name of the command is empty",
+            remedy="A variable may be unset: write it after --, as in: lichen run -- python train.py",
+        )
 
 
 def _existing(paths: Iterable[str], option: str) -> tuple[str, ...]:
@@ -301,11 +306,28 @@ def _report_path(text: str | None) -> Path | None:
     path = Path(text)
     if path.is_dir():
         raise UsageError(f"--report {text}: is a directory", remedy="Name a file.")
+    if path.is_file() and not _may_be_replaced(path):
+        raise UsageError(
+            f"--report {text}: holds something that is no report",
+            remedy="Name another file, or remove this one.",
+        )
     if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(
             f"--report {text}: cannot be written", remedy="Check that its directory exists and is yours."
         )
     return path
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Say whether a file is empty or starts as a report does: an input named by mistake is not written over."""
+    try:
+        with path.open("rb") as file:
+            return (
+                file.read(16).removeprefix(b"{\n").lstrip().startswith((b'"status"',))
+                or path.stat().st_size == 0
+            )
+    except OSError:
+        return True  # what cannot be read is told of when it cannot be written either
 
 
 def _write_report(path: Path, result: RunResult, narrator: TerminalNarrator) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -126,7 +127,10 @@ def read_key(path: Path) -> SigningKey:
             f"no key file at {path}", remedy="Make one with `lichen key make`; `lichen init` makes one, too."
         ) from error
     except OSError as error:
-        raise KeyFileError(f"cannot open key file {path}: {error.strerror}") from error
+        raise KeyFileError(
+            f"cannot open key file {path}: {error.strerror}",
+            remedy="Check its permissions and those of its directory; it must be yours, with mode 600.",
+        ) from error
     try:
         _check_private(descriptor, path)
         data = os.read(descriptor, _SIZE_BYTES + 1)
@@ -140,11 +144,14 @@ def read_key(path: Path) -> SigningKey:
 def _check_private(descriptor: int, path: Path) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"key file {path} is not a regular file")
+        raise KeyFileError(
+            f"key file {path} is not a regular file",
+            remedy="Move away what is there, and put the key back from a copy, or make a new one.",
+        )
     if status.st_mode & 0o077:
         raise KeyFileError(
             f"key file {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-            remedy=f"Run `chmod 600 {path}`; if others may have copied it, make a new key.",
+            remedy=f"Run `chmod 600 {shlex.quote(str(path))}`; if others may have copied it, make a new key.",
         )
 
 

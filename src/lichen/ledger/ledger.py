@@ -409,7 +409,8 @@ class Ledger(LedgerReader):
     def _writer(self) -> Appender:
         if self._appender is None:
             raise UsageError(
-                f"{self.path} is open for reading only", remedy="open it with the log key to append or seal"
+                f"{self.path} is open for reading only",
+                remedy="to append or seal takes the log key, and a file and directory that you may write to",
             )
         if self._is_closed:
             raise UsageError(f"the ledger {self.path} is closed", remedy="open it again before using it")

@@ -307,7 +307,7 @@ def _try_ledger(
 def _in_words(error: Exception) -> str:
     return (
         str(error)
-        if isinstance(error, LichenError)
+        if isinstance(error, LichenError | OSError)
         else f"{type(error).__name__}: {error}, which is a bug in Lichen"
     )
 

@@ -174,6 +174,8 @@ def _unrecorded(request: RunRequest, watched: Watched) -> RunResult:
 
 
 def _in_words(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     expected = isinstance(error, LichenError | OSError)
     return str(error) if expected else f"{type(error).__name__}: {error}, which is a bug in Lichen"
 
@@ -228,16 +230,16 @@ def _watch(
         mark(environment, scratch.name, tracer.run_directory)
         with withheld_signals():  # threads it may start must not take signals that are the command's
             tracer.start()
-    except (LichenError, OSError) as error:
-        warnings.append(f"the run is not traced: {error}")
+    except Exception as error:  # whatever it is, the command must run
+        warnings.append(f"the run is not traced: {_in_words(error)}")
     meter = None
     try:
         meter = Meter(
             zone=request.zone or project.config.zone or workspace.user.get_text("energy.zone"),
             background=False,
         ).start()
-    except LichenError as error:
-        warnings.append(f"the run is not metered: {error.message}")
+    except Exception as error:
+        warnings.append(f"the run is not metered: {_in_words(error)}")
     outcome = supervise(
         tracer.wrap(command.argv),
         environment=environment,
@@ -252,13 +254,13 @@ def _watch(
         if meter is not None:
             total = meter.stop(outcome.usage)
             measurement = own_share(total, nested_runs(tracer.run_directory))
-    except LichenError as error:
-        warnings.append(f"the run is not metered: {error.message}")
+    except Exception as error:  # whatever it is, the command has ended well or badly on its own
+        warnings.append(f"the run is not metered: {_in_words(error)}")
     lives_on = _outlives(outcome.usage.still_running if outcome.usage is not None else ())
     try:
         trace = tracer.finish()
-    except (LichenError, OSError) as error:
-        trace = Trace(complete=False, reasons=(f"tracer: {error}",))
+    except Exception as error:
+        trace = Trace(complete=False, reasons=(f"tracer: {_in_words(error)}",))
     return Watched(outcome, trace, measurement, [*warnings, *outcome.warnings], total, lives_on)
 
 

@@ -52,6 +52,8 @@ def complaint(terminal: Terminal, *words: str, expect: int) -> str:
         (["config", "set", "energy.zone", "Atlantis"], 4, "Atlantis"),
         (["run", "--report", "missing/report.json", "--", *TRAIN], 2, "cannot be written"),
         (["run", "--report", ".", "--", *TRAIN], 2, "is a directory"),
+        (["run", "--report", "measurements.csv", "--", *TRAIN], 2, "holds something that is no report"),
+        (["run", "--", ""], 2, "the name of the command is empty"),
         (["run", "--ledger", "nowhere", "--", *TRAIN], 2, "nowhere"),
         (["publish", "data", "missing.csv"], 2, "missing.csv"),
         (["publish", "model", "measurements.csv", "--metric", "accuracy=good"], 2, "NAME=NUMBER"),
@@ -252,6 +254,43 @@ def test_a_store_that_cannot_be_written_loses_nothing(terminal: Terminal) -> Non
     assert done.stdout == "acc: 0.910 on 50 rows\n"
     assert (terminal.directory / "model.pkl").exists()
     assert "warning: " in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&-", "2>&-"])
+def test_a_stream_that_is_closed_stays_closed_and_costs_nothing(terminal: Terminal, closed: str) -> None:
+    look = "import sys; open('seen', 'w').write(repr([each is None for each in (sys.stdin, sys.stdout, sys.stderr)]))"
+    words = (sys.executable, "-m", "lichen", "run", "--", "python", "-c", look)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *words],
+        cwd=terminal.directory, env=terminal.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    are_closed = [sign in closed for sign in ("<&-", ">&-", "2>&-")]
+    are_closed[1] &= closed != "2>&-"
+    assert (terminal.directory / "seen").read_text() == repr(are_closed)
+    assert terminal.type("log", "--json").stdout.count('"kind":"run"') == 1
+
+
+def test_an_answer_whose_output_nobody_can_write_stands(terminal: Terminal) -> None:
+    terminal.type("run", "--", *TRAIN)
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "lichen", "run", "--", *TRAIN],
+            cwd=terminal.directory, env=terminal.environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert "stdout could not be written: No space left on device" in done.stderr
+    assert "answered from entry 2" in done.stderr
+    assert done.returncode == 0
+
+
+def test_a_working_directory_that_is_gone_is_told(terminal: Terminal) -> None:
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-c", "from lichen.cli.main import main; main()", "log"],
+        cwd=terminal.directory, env=terminal.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.startswith("lichen: the working directory is gone\n")
 
 
 def test_implausible_claims_are_refused_with_the_rule(terminal: Terminal) -> None:

@@ -75,6 +75,31 @@ def test_a_file_that_cannot_be_read_is_told_before_the_work(person: Person, opti
     assert not (person.directory / "model.out").exists()
 
 
+def test_a_ledger_that_may_only_be_read_answers_and_what_is_new_waits(person: Person) -> None:
+    person.run("python", "-c", "print(1)")
+    person.without_privileges()
+    (person.ledger / "ledger.sqlite").chmod(0o400)
+    person.ledger.chmod(0o500)
+    assert "run: python -c" in person.type("log")
+    person.type("run", "--", "python", "-c", "print(1)")
+    assert "answered from entry 2" in person.told
+    person.type("run", "--", "python", "-c", "print(2)")
+    assert "the record was not taken yet" in person.told
+    person.ledger.chmod(0o700)
+    (person.ledger / "ledger.sqlite").chmod(0o600)
+    assert person.run("python", "-c", "print(3)")["record"] is not None
+    assert person.type("log").count("run: python -c") == 3
+
+
+def test_a_mark_that_cannot_be_raised_is_told(person: Person) -> None:
+    person.without_privileges()
+    (mark,) = (person.home / "high-water").iterdir()
+    mark.chmod(0o400)
+    person.run("python", "-c", "print(1)")
+    assert f"warning: cannot write {mark}: Permission denied" in person.told
+    assert "recorded as entry 2" in person.told
+
+
 @pytest.mark.parametrize(
     "words",
     [("publish", "model", "folder"), ("verify", "folder"), ("run", "--metrics", "folder", *TRAIN), ("run", "--report", "folder", *TRAIN)],

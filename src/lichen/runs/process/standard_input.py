@@ -76,6 +76,8 @@ def describe_standard_input(descriptor: int = 0) -> StandardInput:
         status = os.fstat(descriptor)
     except OSError:
         return StandardInput("closed")
+    if descriptor == 0 and not os.get_inheritable(0):  # what Lichen put where it was started without
+        return StandardInput("closed")
     if os.isatty(descriptor):
         return StandardInput("terminal")
     if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Literal
 from lichen.runs.process.capture import Capture
 from lichen.runs.process.output import OutputStream
 from lichen.runs.process.pseudo_terminal import OutputTerminal
+from lichen.runs.process.signal_relay import withheld_signals
 from lichen.runs.process.spawn import Redirections
 from lichen.runs.process.standard_input import InputForwarder, describe_standard_input
 
@@ -119,8 +121,9 @@ class StandardStreams:
         self.stdin = describe_standard_input(source)
         if self.stdin.kind == "pipe" and stdin != "inherit":
             try:
+                _check_threads()
                 self._forwarder = InputForwarder(source)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 self._failures.append(f"standard input could not be recorded: {error}")
             else:
                 self._child_ends.append(self._forwarder.child_end)
@@ -129,11 +132,10 @@ class StandardStreams:
 
     def _connect_output(self, name: str, sink: int, capture: Capture) -> int | None:
         """Make the child's end of an output stream; None when it inherits ours."""
-        try:
-            os.fstat(sink)
-        except OSError:
+        if _is_closed(sink):
             return None
         try:
+            _check_threads()
             if os.isatty(sink):
                 terminal = OutputTerminal(sink)
                 output = OutputStream(name, terminal.controller, sink, capture, terminal.copy_modes)
@@ -158,3 +160,23 @@ def _is_same_place(first: int, second: int) -> bool:
         return False
     is_device = stat.S_ISCHR(one.st_mode) and not os.isatty(first)  # /dev/null shows no order
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) and not is_device
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Whether the command is to find a stream closed, as one is that Lichen itself was started without."""
+    try:
+        return not os.get_inheritable(descriptor)
+    except OSError:
+        return True
+
+
+def _check_threads() -> None:
+    """Make sure, before the command is started, that a thread can carry its streams.
+
+    Raises:
+        RuntimeError: There is no room for one.
+    """
+    probe = threading.Thread(target=bool, daemon=True)
+    with withheld_signals():
+        probe.start()
+    probe.join()

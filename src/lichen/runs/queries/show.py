@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from lichen.encoding.base import b64u_decode
 from lichen.encoding.foreign_json import read_json
 from lichen.encoding.statement import Statement
-from lichen.errors import LichenError
+from lichen.errors import KeyFileError, LichenError
 from lichen.ledger.cosigned import CosignedCheckpoints
 from lichen.runs.queries.reference import resolve
 
 if TYPE_CHECKING:
+    from lichen.runs.reuse.local_index import KnownRun
     from lichen.runs.workspace.workspace import Workspace
 
 __all__ = ["describe", "log", "summary"]
@@ -103,7 +104,7 @@ def summary(workspace: Workspace, index: int) -> dict[str, Any]:
         "size_bytes": len(entry.to_bytes()),
     }
     if statement.kind == "run":
-        known = workspace.index.known_run(index) if not workspace.read_only else None
+        known = _known_run(workspace, index)
         told |= {
             "status": said["status"],
             "reusable": said["reusable"],
@@ -144,6 +145,16 @@ def _energy_fields(energy: Mapping[str, Any] | None) -> dict[str, Any]:
         "notes": energy.get("notes"),
     }  # fmt: skip
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _known_run(workspace: Workspace, index: int) -> KnownRun | None:
+    """Return what is known of a run beyond its entry; nothing to who may read the ledger and has no key to its details."""
+    try:
+        return workspace.index.known_run(index)
+    except KeyFileError:
+        if not workspace.read_only:
+            raise
+        return None
 
 
 def log(

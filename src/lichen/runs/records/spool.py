@@ -200,7 +200,8 @@ class Spool:
                 done &= is_lost
                 if on_problem is not None:
                     then = "" if is_lost else "; it waits for the next command"
-                    on_problem(f"output {output.path} of a spooled run could not be stored: {error}{then}")
+                    said = error.message if isinstance(error, LichenError) else str(error)
+                    on_problem(f"output {output.path} of a spooled run could not be stored: {said}{then}")
         return done
 
     def _paths(self) -> Iterator[Path]:

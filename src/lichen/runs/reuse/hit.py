@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -175,8 +174,12 @@ def _replay(workspace: Workspace, manifest: Manifest, narrator: Narrator) -> Non
 
     recorded = recorded_output(workspace, manifest)
     if recorded is not None:
-        with contextlib.suppress(BrokenPipeError):  # the answer stands, whoever reads its output
+        try:
             narrator.replayed(filter_escapes(recorded))
+        except BrokenPipeError:
+            return  # the answer stands, whoever reads its output
+        except OSError as error:
+            narrator.warning(f"stdout could not be written: {error.strerror or error}")
 
 
 def _book(workspace: Workspace, answer: Answer, restored: int, narrator: Narrator) -> bool:

@@ -336,9 +336,13 @@ class _Heartbeat:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
-        self._thread = threading.Thread(target=self._beat, name="lichen-lease", daemon=True)
-        with withheld_signals():
-            self._thread.start()
+        thread = threading.Thread(target=self._beat, name="lichen-lease", daemon=True)
+        with (
+            withheld_signals(),
+            contextlib.suppress(RuntimeError),
+        ):  # no room for a thread: seen from here it lives on
+            thread.start()
+            self._thread = thread
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

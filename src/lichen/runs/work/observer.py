@@ -315,7 +315,8 @@ class Observer:
             stored = self.workspace.store.put_file(Path(path))
             mode = stat.S_IMODE(Path(path).stat().st_mode)
         except (LichenError, OSError) as error:
-            self.blame("output-not-stored", f"{name} could not be stored: {error}")
+            said = error.message if isinstance(error, LichenError) else str(error)
+            self.blame("output-not-stored", f"{name} could not be stored: {said}")
             return
         if any(attribute.startswith("user.") for attribute in _attributes_of(path)):
             self.blame("outside-roots", f"{name} was given extended attributes, which are not restored")

@@ -142,6 +142,7 @@ class Workspace:
             )
         log_key_path = directory / LOG_KEY_FILE
         read_only |= log_key_path.exists() and not os.access(log_key_path, os.R_OK)
+        read_only |= not all(os.access(path, os.W_OK) for path in (directory, directory / "ledger.sqlite"))
         return cls(project, directory.resolve(), user, read_only)
 
     def __enter__(self) -> Self:
