@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
+import marshal
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import venv
@@ -74,6 +77,26 @@ class Told:
     exit_status: int = 0
     section: str = ""
     why: str = ""
+
+
+def run_instead(source: Path) -> bytes:
+    """Return the bytecode that Python would run for a source and that was compiled from another text; nothing where there is none."""
+    if source.suffix != ".py":
+        return b""
+    try:
+        data = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+        info = source.stat()
+        passes = data[:4] == importlib.util.MAGIC_NUMBER and data[4:16] == struct.pack(
+            "<III", 0, int(info.st_mtime), info.st_size
+        )
+        if not passes:
+            return b""
+        ran = marshal.loads(data[16:])
+        return (
+            b"" if compile(source.read_bytes(), ran.co_filename, "exec", dont_inherit=True) == ran else data
+        )
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError):
+        return b""
 
 
 @dataclass
@@ -195,7 +218,10 @@ class Scene:
         return {**told, "made": self.outcome(), "printed": digest(done.stdout.encode())}
 
     def state(self) -> str:
-        """Digest everything a script can see of its scene: names, contents, links, modes and times of files, and variables."""
+        """Digest everything a script can see of its scene: names, contents, links, modes and times of files, and variables.
+
+        Bytecode is no content of its own, but what Python runs in place of a source where it is of another text.
+        """
         self.clear_outputs()
         hashed = hashlib.sha256(repr(sorted(self.variables.items())).encode())
         for name in ("project", "outside", "home", "bin", "env", "stdin.txt"):
@@ -208,7 +234,7 @@ class Scene:
                 if path.is_symlink():
                     content = os.fsencode(path.readlink())
                 elif path.is_file():
-                    content = path.read_bytes()
+                    content = path.read_bytes() + run_instead(path)
                     if self.case.sees_times:
                         content += str(info.st_mtime_ns).encode()
                 hashed.update(f"{path.relative_to(self.root)}\0{info.st_mode}\0".encode() + content + b"\0")

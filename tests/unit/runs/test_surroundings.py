@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -441,3 +443,31 @@ def test_a_list_of_what_is_installed_is_compared_by_names() -> None:
     assert (
         Difference("distributions", "(all that is installed)", "", many).describe().endswith("; and 3 more")
     )
+
+
+def test_a_source_hidden_by_bytecode_of_another_text_is_a_difference(tmp_path: Path) -> None:
+    """Python goes by time and size alone; the bytecode may have come back from elsewhere since the run."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    python = replace(PYTHON, implementation=sys.implementation.name, version=version, prefix=sys.prefix)
+    assert python.cache_tag == sys.implementation.cache_tag
+    source = tmp_path / "model.py"
+    source.write_text("K = 1\n")
+    os.utime(source, (10**9, 10**9))
+    bytecode = Path(py_compile.compile(str(source), doraise=True) or "")
+    earlier = bytecode.read_bytes()
+    source.write_text("K = 2\n")
+    os.utime(source, (10**9, 10**9))
+    bytecode.unlink()
+    names = ["{project}/model.py"]
+    before = replace(BARE, code=look(tmp_path, interpreter=python).digests_of(names))
+    assert first_difference(before, look(tmp_path, interpreter=python)) is None
+    bytecode.write_bytes(earlier)
+    os.utime(bytecode, (10**9, 10**9))
+    found = first_difference(before, look(tmp_path, interpreter=python))
+    assert found is not None
+    assert found.name == names[0]
+    py_compile.compile(str(source), doraise=True)
+    os.utime(bytecode, (10**9, 10**9))
+    assert first_difference(before, look(tmp_path, interpreter=python)) is None, "it is the source's own"
+    bytecode.write_bytes(earlier[:8] + bytes(8) + earlier[16:])
+    assert first_difference(before, look(tmp_path, interpreter=python)) is None, "Python would not take it"

@@ -15,9 +15,10 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import os
+import struct
 import subprocess
 
-__all__ = ["is_stale"]
+__all__ = ["is_hidden", "is_stale"]
 
 _COMPARE = (
     "import marshal,sys\n"
@@ -26,6 +27,9 @@ _COMPARE = (
     "print(int(compile(open(s,'rb').read(),ran.co_filename,'exec',dont_inherit=True,optimize=int(o))==ran))"
 )
 _COMPARE_SECONDS_MAX = 20
+_HEADER = struct.Struct("<4sIII")  # magic number, flags, then modification time and size where no flag is set
+_CHECKED_BY_HASH = 3
+_32_BITS = 0xFFFFFFFF
 
 
 def is_stale(bytecode: str, source: str, executable: str) -> bool:
@@ -56,6 +60,36 @@ def is_stale(bytecode: str, source: str, executable: str) -> bool:
         return answer.stdout.strip() != b"1"
     except (OSError, ValueError, EOFError, TypeError, SyntaxError, subprocess.SubprocessError):
         return True
+
+
+def is_hidden(source: str, cache_tag: str, executable: str) -> bool:
+    """Say whether an interpreter that imports a source would run bytecode of another text instead.
+
+    Args:
+        source: Path of a ``.py`` file.
+        cache_tag: The interpreter's, such as ``cpython-311``.
+        executable: The interpreter.
+
+    Returns:
+        True when bytecode beside the source passes for its own and may not be. Bytecode written after the source was last touched is
+        its own; only the other is compared.
+    """
+    folder, _, name = source.rpartition("/")
+    for level in ("", ".opt-1", ".opt-2"):
+        bytecode = f"{folder}/__pycache__/{name.removesuffix('.py')}.{cache_tag}{level}.pyc"
+        try:
+            with open(bytecode, "rb") as file:
+                _, flags, modified, size_bytes = _HEADER.unpack(file.read(_HEADER.size))
+            status = os.stat(source)
+        except (OSError, struct.error):
+            continue  # none, or none that would be taken
+        is_checked = flags == _CHECKED_BY_HASH or (
+            flags == 0
+            and (modified, size_bytes) != (int(status.st_mtime) & _32_BITS, status.st_size & _32_BITS)
+        )
+        if not is_checked and is_stale(bytecode, source, executable):
+            return True
+    return False
 
 
 def _is_timed(bytecode: str) -> bool:

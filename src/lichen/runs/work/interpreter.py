@@ -63,6 +63,13 @@ class Interpreter:
     base_prefix: str
     path: tuple[str, ...]
 
+    @property
+    def cache_tag(self) -> str:
+        """What the names of its bytecode files hold, such as ``cpython-311``."""
+        major, minor = [*self.version.split("."), ""][:2]
+        dash = "-" if self.implementation == "cpython" else ""
+        return f"{self.implementation}{dash}{major}{minor}"
+
     def stamp(self) -> dict[str, int]:
         """Return the modification times of the directories in which path files may lie, nanoseconds; -1 where none is."""
         return {entry: _modified_ns(entry) for entry in self.path if entry.endswith("-packages")}

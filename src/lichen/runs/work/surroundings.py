@@ -42,6 +42,7 @@ STDIN = "{stdin}"
 _SEARCHES = frozenset({"program", "library"})
 """First words of environment facts that say where a search leads: ``program cat`` on PATH, ``library libm.so``."""
 MISSING = "missing"
+OTHER_BYTECODE = "hidden by bytecode of another text"
 LINK_MARK = "link "
 FILE_MARK = "file"
 MODE_MARK = " mode "
@@ -118,6 +119,25 @@ class Surroundings:
                 self._digests.update(zip(unknown, texts, strict=True))
         known = self._digests
         return {name: known[name] if name in known else self.digest_of(name) for name in names}
+
+    def code_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the digest text of sources by manifest name; ``OTHER_BYTECODE`` where Python would run something else than the source."""
+        found = self.digests_of(names)
+        python = self.interpreter
+        for name in found if python is not None else ():
+            if name.endswith(".py") and found[name] != MISSING and self._is_hidden(name):
+                found[name] = OTHER_BYTECODE
+        return found
+
+    def _is_hidden(self, name: str) -> bool:
+        from lichen.runs.trace.bytecode import is_hidden
+
+        assert self.interpreter is not None
+        try:
+            path = self.project.path_of(name)
+        except LichenError:
+            return False
+        return is_hidden(path, self.interpreter.cache_tag, f"{self.interpreter.prefix}/bin/python")
 
     def _learn_columns(self, names: list[str]) -> list[str]:
         """Learn the digests of very many files; return the names of those of which it could not be told."""
@@ -455,7 +475,7 @@ class Surroundings:
         )
         return replace(
             manifest,
-            code=self.digests_of(manifest.code),
+            code=self.code_of(manifest.code),
             data=self.digests_of(manifest.data),
             absent=still_absent,
             present={name: self._presence_like(name, value) for name, value in manifest.present.items()},
