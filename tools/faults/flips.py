@@ -138,7 +138,7 @@ def _try(site: Site, scratch: Path, flips: Iterator[Flip]) -> Flips:
     shutil.rmtree(copy.root, ignore_errors=True)
     shutil.copytree(site.directory, copy.directory)
     before = copy.audit()
-    if before.problem is not None:
+    if before.problem is not None or before.unchecked_views:
         raise RuntimeError(f"the ledger is not sound before anything was changed: {before.problem}")
     rows, result = _rows(copy.path), Flips()
     for flip in flips:
@@ -172,7 +172,7 @@ def _named(site: Site) -> str | None:
     except LichenError as error:
         return error.code
     if report.problem is None:
-        return None
+        return "a view it has no rules for, and says so" if report.unchecked_views else None
     return "beside the entries" if report.problem.index is None else "at an entry"
 
 
