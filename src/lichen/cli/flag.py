@@ -80,7 +80,7 @@ def flag_command(
 @click.command(
     "withdraw",
     epilog=examples(
-        "lichen withdraw @last --reason 'trained on the wrong labels'",
+        "lichen withdraw model.pkl --reason 'trained on the wrong labels'",
         "lichen withdraw model.pkl --yes",
     ),
 )

@@ -59,7 +59,7 @@ def complaint(terminal: Terminal, *words: str, expect: int) -> str:
         (["publish", "model", "measurements.csv", "--metric", "accuracy=good"], 2, "NAME=NUMBER"),
         (["publish", "model", "measurements.csv", "--energy", "12"], 2, "has no unit"),
         (["publish", "evaluation", "99", "--metric", "accuracy=1"], 4, "no entry 99"),
-        (["find", "--metric", "accuracy>0.9"], 2, "--metric"),
+        (["find", "--metric", "accuracy=>0.9"], 2, "--metric"),
         (["find", "--data", "missing.csv"], 4, "missing.csv"),
         (["find", "--file", "missing.pkl"], 4, "missing.pkl"),
         (["find", "--fingerprint", "xyz"], 2, "eight hexadecimal digits"),

@@ -451,6 +451,17 @@ def test_artefacts_are_kept_by_members_and_verified(team: Team, serve: Start) ->
     assert server.get(wrong, key=reader_key(team)).status == 404
 
 
+def test_an_answer_is_not_lost_in_a_reset_when_the_body_was_not_wanted(
+    public_team: Team, serve: Start
+) -> None:
+    server, key, data = serve(public_team), public_team.keys["bob"], os.urandom(3_000_000)
+    path = f"/artefact/{hash_bytes(data).cid}"
+    assert server.ask("PUT", path, data, key=key).status == 201
+    for _ in range(20):
+        assert server.ask("PUT", path, data, key=key).status == 200
+        problem(server.ask("PUT", path, data), 401, "unsigned")
+
+
 def test_an_artefact_beyond_the_limit_is_not_taken(public_team: Team, serve: Start) -> None:
     server, data = serve(public_team, "--artefact-mib", "1"), bytes(2**20 + 1)
     path = f"/artefact/{hash_bytes(data).cid}"

@@ -10,7 +10,7 @@ from lichen.encoding.foreign_json import read_json
 
 _OWN = {
     "encoding/canonical.py", "encoding/foreign_json.py", "encoding/statement.py", "archive/standalone/texts.py",
-    "runs/work/manifest.py",  # each of these catches RecursionError itself
+    "runs/work/manifest.py", "content/weights/safetensors_file.py",  # each of these catches RecursionError itself
     "ledger/audit/scratch.py", "ledger/audit/stored.py", "ledger/views.py", "runs/reuse/lookup.py",
     "runs/reuse/local_index.py", "runs/records/flags.py", "runs/queries/find.py",  # columns that Lichen's own views wrote
     "runs/records/recording.py",  # a statement made a moment before

@@ -9,7 +9,6 @@ Source: what `skops.io.dump` of version 0.16 writes (its `PROTOCOL` 2), and scik
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from lichen.content.weights.arrays import array_tensors
 from lichen.content.weights.numpy_files import check_archive, member_of, npy_tensors, require
 from lichen.content.weights.tensors import Tensor
+from lichen.encoding.foreign_json import read_json
 from lichen.errors import EncodingError
 
 __all__ = ["SCHEMA", "skops_tensors"]
@@ -39,8 +39,8 @@ def skops_tensors(archive: zipfile.ZipFile) -> Iterator[Tensor]:
         raise EncodingError("the schema of the skops file is beyond all measure")
     with member_of(archive, SCHEMA) as stream:
         try:
-            schema = json.loads(stream.read())
-        except (ValueError, RecursionError) as error:
+            schema = read_json(stream.read())
+        except ValueError as error:
             raise EncodingError(f"the schema of the skops file is not JSON: {error}") from error
     nodes: dict[int, dict[str, Any]] = {}
     for name, node in _leaves(schema, "", 0, nodes, frozenset()):
@@ -99,7 +99,7 @@ def _inner(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _value(name: str, text: Any) -> Iterator[Tensor]:
     numpy = require("numpy", "skops files")
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except (TypeError, ValueError) as error:
         raise EncodingError(f"the value of {name!r} in the skops file is not JSON") from error
     if isinstance(value, bool | int | float | str):

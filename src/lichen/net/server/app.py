@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["LedgerApplication"]
 
 _LOG = logging.getLogger("lichen.serve")
+_DRAINED_BYTES_MAX = 2**22  # (= 4194304)
+_DRAIN_SECONDS_MAX = 2.0
 _SUBMITTING = {"/records": submit, "/records/batch": submit_batch}
 
 
@@ -63,7 +65,9 @@ class LedgerApplication:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        answer = _Answer(send)
+        body = _Body(scope, receive)
+        receive = body.receive
+        answer = _Answer(send, body)
         self._active_count += 1
         route = "(unknown)"
         try:
@@ -213,16 +217,51 @@ class _Answer:
         status: Of the answer; 0 before it has begun.
     """
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_body", "_send", "status")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
+        self._body = body
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            await self._body.drain()
             self.status = message["status"]
         await self._send(message)
+
+
+class _Body:
+    """The body of a request, of which whoever answers may have read nothing.
+
+    A connection that is closed while something unread lies on it is reset, and the caller loses the answer. So what is left of a
+    body is read before the answer goes out: a bounded part, for a bounded time.
+
+    Args:
+        scope: Of the request.
+        receive: Gives its pieces.
+    """
+
+    __slots__ = ("_receive", "_rest_max")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._rest_max = 0 if scope["method"] in {"GET", "HEAD"} else _DRAINED_BYTES_MAX
+
+    async def receive(self) -> Message:
+        """Give the next message, and notice the last."""
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._rest_max = 0
+        return message
+
+    async def drain(self) -> None:
+        """Read what is left."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS_MAX):
+                while self._rest_max > 0:
+                    message = await self.receive()
+                    self._rest_max -= max(1, len(message.get("body", b"")))
 
 
 async def _send(
